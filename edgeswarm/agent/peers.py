@@ -1,0 +1,83 @@
+"""Who is there: presence as told by the broker, corrected by silence.
+
+A will can overtake or follow the birth of the next life (MQTT keeps order per client and topic only), so what a node
+says counts only if its boot epoch is not older than the newest heard. And a broker that lost its state, or never sends
+wills, must not keep the dead alive: a peer that was silent for too long is taken for lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgeswarm.messages import Presence
+
+ABSENT = frozenset({"lost", "disconnected", "gone"})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The newest presence of a peer, and when anything was last heard from it."""
+
+    presence: Presence
+    heard_at: float
+
+    @property
+    def present(self) -> bool:
+        return self.presence.state not in ABSENT
+
+
+class PeerTable:
+    """Presence of all other nodes at the site. silence_s: time without any word after which a peer counts as lost.
+
+    limit: peers remembered; beyond it the absent ones heard longest ago are forgotten, and a flood of invented names
+    from somebody who may write presence ends there.
+    """
+
+    def __init__(self, node: str, silence_s: float = 3600.0, limit: int = 2048) -> None:
+        self.node, self.silence_s, self.limit = node, silence_s, limit
+        self._peers: dict[str, Peer] = {}
+
+    def __getitem__(self, name: str) -> Peer:
+        return self._peers[name]
+
+    def __iter__(self) -> object:
+        return iter(sorted(self._peers))
+
+    def present(self) -> tuple[str, ...]:
+        """Names of those who are there, sorted."""
+        return tuple(sorted(name for name, peer in self._peers.items() if peer.present))
+
+    def saw(self, presence: Presence, at: float) -> bool:
+        """Take note of a presence; True if somebody came, went or started anew."""
+        name = presence.node
+        if name == self.node:
+            return False
+        old = self._peers.get(name)
+        if old is not None and presence.state != "gone" and presence.epoch < old.presence.epoch:
+            return False
+        was = old is not None and old.present
+        if old is None and len(self._peers) >= self.limit and not self._make_room():
+            return False
+        self._peers[name] = Peer(presence, at)
+        now = self._peers[name].present
+        return was != now or (now and old is not None and old.presence.epoch != presence.epoch)
+
+    def heard(self, name: str, at: float) -> None:
+        """A message of any kind came from `name`."""
+        if name in self._peers:
+            self._peers[name] = replace(self._peers[name], heard_at=at)
+
+    def sweep(self, at: float) -> bool:
+        """Count those silent for too long as lost; True if there were any."""
+        silent = [n for n, peer in self._peers.items() if peer.present and at - peer.heard_at > self.silence_s]
+        for name in silent:
+            peer = self._peers[name]
+            self._peers[name] = replace(peer, presence=replace(peer.presence, state="lost"))
+        return bool(silent)
+
+    def _make_room(self) -> bool:
+        absent = [(peer.heard_at, name) for name, peer in self._peers.items() if not peer.present]
+        if not absent:
+            return False
+        del self._peers[min(absent)[1]]
+        return True

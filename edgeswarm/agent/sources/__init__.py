@@ -1,0 +1,108 @@
+"""Where samples come from: a CSV or npz file, a folder of labelled images, an MQTT sensor topic."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edgeswarm.agent.settings import SourceConfig
+from edgeswarm.agent.sources.base import FileSource, Pace, Sample, Schema, Source, fingerprint
+from edgeswarm.agent.sources.csv_file import CsvSource
+from edgeswarm.agent.sources.images import ImagesSource
+from edgeswarm.agent.sources.mqtt import MqttSource
+from edgeswarm.agent.sources.npz_file import NpzSource
+from edgeswarm.errors import DataError
+from edgeswarm.messages import Array
+
+__all__ = [
+    "CsvSource",
+    "FileSource",
+    "ImagesSource",
+    "MqttSource",
+    "NpzSource",
+    "Pace",
+    "Sample",
+    "Schema",
+    "Source",
+    "fingerprint",
+    "labelled_file",
+    "open_source",
+]
+
+
+def open_source(
+    settings: SourceConfig,
+    task: str,
+    *,
+    seed: int = 0,
+    features: tuple[str, ...] = (),
+    now: Callable[[], float] = time.monotonic,
+    pace: Pace | None = None,
+) -> FileSource | MqttSource:
+    """The source that `settings` describe, looked at far enough to know that it can be used.
+
+    seed: of the order of images.  features: for mqtt, the names this node has learnt with so far, from its saved
+    state.  now: seconds that only grow.  Raises DataError.
+    """
+    if settings.kind == "mqtt":
+        return MqttSource(settings, task, features, now)
+    return _open_file(settings, task, seed, pace or Pace(settings.rate_per_s, now))
+
+
+def _open_file(settings: SourceConfig, task: str, seed: int, pace: Pace) -> FileSource:
+    path = Path(settings.path)
+    classes, repeat = settings.classes, settings.repeat
+    match settings.kind:
+        case "csv":
+            label = settings.label or "label"
+            return CsvSource(path, task, label, settings.features, settings.id_key, classes, repeat, pace)
+        case "npz":
+            return NpzSource(path, task, settings.label or "y", settings.features, classes, repeat, pace)
+        case "images":
+            return ImagesSource(path, task, settings.image_size, settings.image_mode, classes, repeat, pace, seed)
+    raise DataError(f"[source] kind {settings.kind!r} is not a file, a folder or a topic")
+
+
+def labelled_file(
+    settings: SourceConfig, path: Path | str, label: str, schema: Schema, *, limit_rows: int = 5_000, seed: int = 0
+) -> tuple[Array, tuple[str, ...]]:
+    """Labelled samples to score against: (n, d) float32 and n labels, n at most `limit_rows`.
+
+    A larger file is sampled evenly (reservoir sampling: A. G. Waterman's algorithm R), so files sorted by class are
+    fine; the same seed takes the same rows. settings: the node's [source], for how its images are scaled. Reads the
+    whole file: call it in a worker thread.
+
+    Raises DataError when the file cannot be read, does not fit `schema`, or holds no labelled sample.
+    """
+    path = Path(path)
+    kind = "images" if path.is_dir() else path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "npz", "images"):
+        raise DataError(f"{path}: a labelled file is .csv, .npz, or a folder of images")
+    named = () if kind == "images" else schema.features
+    chosen = dataclasses.replace(settings, kind=kind, path=str(path), label=label, features=named, repeat=False)
+    source = _open_file(chosen, schema.task, seed, Pace(0.0))
+    if source.schema() != schema:
+        raise DataError(f"{path}: {_in_words(source.schema())}, but this node learns from {_in_words(schema)}")
+    rng = np.random.default_rng(seed)
+    kept: list[tuple[int, Sample]] = []
+    seen = 0
+    for row in source.rows():
+        if row is None or row.label is None:
+            continue
+        if len(kept) < limit_rows:
+            kept.append((seen, row))
+        elif (place := int(rng.integers(seen + 1))) < limit_rows:
+            kept[place] = (seen, row)
+        seen += 1
+    if not kept:
+        raise DataError(f"{path}: holds no labelled sample")
+    kept.sort(key=lambda pair: pair[0])
+    return np.stack([row.x for _, row in kept]), tuple(str(row.label) for _, row in kept)
+
+
+def _in_words(schema: Schema) -> str:
+    return f"{len(schema.features)} features ({schema.encoder or 'plain numbers'})"

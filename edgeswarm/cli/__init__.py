@@ -1,0 +1,105 @@
+"""The command line. One verb, one file: this one lists the verbs and turns exceptions into exit codes.
+
+A verb's module is imported when the verb is used, and reaches for anything heavy (NumPy, MQTT) inside its function:
+`--help` answers at once on the slowest board.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from edgeswarm.cli import groups, options, output
+from edgeswarm.errors import EdgeswarmError
+
+VERBS = {
+    "demo": "Five agents teach each other over MQTT, live.",
+    "run": "Learn on this device and share with the others.",
+    "status": "How the agent on this device is doing.",
+    "peers": "Every node at the site, as the broker knows them.",
+    "why": "What was sent, held back or muted, with the numbers.",
+    "predict": "Name the class of samples with what was learnt.",
+    "doctor": "Check machine, config and broker; say what to fix.",
+    "config": "Show, check or begin a config file.",
+    "completion": "Script that completes verbs and options in a shell.",
+}
+"""Verb to its one line of help, in the order a newcomer meets them. `cli/<verb>.py` holds it as `command`."""
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+_EPILOG = """\b
+Exit codes: 0 fine, 1 error, 2 wrong usage or config, 3 not connected, 4 refused,
+5 timed out, 6 a check failed, 75 try again later, 130 interrupted.
+"""
+
+
+class Verbs(groups.Group):
+    """Lists its verbs explicitly and loads one only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"edgeswarm.cli.{cmd_name}").command
+        return command
+
+    def summaries(self, ctx: click.Context) -> dict[str, str]:
+        return VERBS
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb. The one place where an exception becomes a line on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            code = EXIT_INTERRUPTED
+        except BrokenPipeError:
+            _close_stdout()
+            code = EXIT_BROKEN_PIPE
+        except EdgeswarmError as error:
+            output.error(str(error))
+            code = error.exit_code
+        except Exception:
+            _report_bug()
+            code = 1
+        raise click.exceptions.Exit(code)
+
+
+def _close_stdout() -> None:
+    """The reader (`head`, a pager) has gone: let the interpreter's last flush go nowhere instead of complaining."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass  # stdout is no real file (a test's buffer): nothing to keep quiet
+
+
+def _report_bug() -> None:
+    import traceback
+
+    traceback.print_exc()
+    output.error("this is a bug in edgeswarm, not in what you did; please report it with the lines above")
+
+
+@click.group(cls=Verbs, context_settings=options.CONTEXT, epilog=_EPILOG, subcommand_metavar="VERB [ARGS]...")
+@click.option(
+    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=options.print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+@options.common
+def group() -> None:
+    """Devices that learn together over MQTT, with no central server."""
+
+
+def main() -> None:
+    """Entry point of `edgeswarm`; ends the process with the exit code."""
+    group(prog_name="edgeswarm")

@@ -1,0 +1,139 @@
+"""`edgeswarm peers`: who is there. A visitor without a name or a session asks the broker and leaves again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeswarm.cli import options, output
+from edgeswarm.errors import EXIT_TIMED_OUT
+
+if TYPE_CHECKING:
+    from edgeswarm.cli.visitor import Seen
+
+_COLOURS = {"ready": "green", "sleeping": "cyan", "disconnected": "yellow", "lost": "red"}
+EVERY_SITE = "all"
+
+
+@click.command()
+@options.config
+@click.option(
+    "--broker",
+    metavar="URL",
+    help="Ask this broker instead of the config's: mqtt://host[:1883] or mqtts://host[:8883].",
+)
+@click.option("--site", metavar="NAME", help="Only this site; 'all' for every one.  [default: the config's]")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.2),
+    default=3.0,
+    show_default=True,
+    help="How long to wait for the broker, and then for reports.",
+)
+@options.as_json
+@options.common
+@click.pass_context
+def command(
+    ctx: click.Context,
+    config_file: Path | None,
+    broker: str | None,
+    site: str | None,
+    timeout_s: float,
+    json_wanted: bool,
+) -> None:
+    """List every node at the site, as the broker knows them.
+
+    State, and what nodes say of themselves, is there at once; links and ages come with each node's next report, which
+    may take longer than the timeout (30 s between reports, unless the config says otherwise). Ends with 3 when no
+    broker is reached, 4 when it refuses, 5 when no node was heard of.
+    """
+    import asyncio
+    import dataclasses
+
+    from edgeswarm.cli.visitor import visit
+
+    overrides = {"broker.url": broker, "site": None if site == EVERY_SITE else site}
+    config = options.load_config(config_file, overrides)
+    if not config.broker.url:
+        raise click.UsageError("which broker? Give --broker mqtt://host, or --config FILE")
+    settings = dataclasses.replace(options.mqtt_settings(config), node="")
+    scope = "+" if site == EVERY_SITE else config.site
+    seen = asyncio.run(visit(settings, scope, timeout_s, output.say))
+    if json_wanted:
+        output.emit({"site": None if scope == "+" else scope, "nodes": [as_data(node) for node in seen]})
+    elif seen:
+        print_nodes(seen, with_site=scope == "+")
+    if not seen:
+        where = "any site" if scope == "+" else f"site {scope}"
+        output.say(f"no node of {where} was heard of within {timeout_s:g} s")
+        ctx.exit(EXIT_TIMED_OUT)
+
+
+def as_data(seen: Seen) -> dict[str, Any]:
+    """A node for programs. notes: what it last said of itself; links: only where a report was heard in time."""
+    return {
+        "site": seen.site,
+        "node": seen.node,
+        "state": seen.state,
+        "epoch": seen.epoch,
+        "notes": seen.notes,
+        "links": seen.links,
+        "oldest_age_s": _oldest_age_s(seen),
+        "muted": _muted(seen),
+    }
+
+
+def print_nodes(nodes: list[Seen], with_site: bool) -> None:
+    """One line for each node."""
+    heads = [
+        "node",
+        "state",
+        "start",
+        "strategy",
+        "samples",
+        "accuracy",
+        "alone",
+        "prototypes",
+        "sent",
+        "oldest",
+        "muted",
+    ]
+    rows = []
+    for seen in nodes:
+        oldest_s = _oldest_age_s(seen)
+        rows.append([
+            seen.node,
+            click.style(seen.state, fg=_COLOURS.get(seen.state)),
+            str(seen.epoch),
+            str(seen.notes.get("strategy", "-")),
+            output.count(_note(seen, "samples")),
+            output.percent(_note(seen, "accuracy_swarm")),
+            output.percent(_note(seen, "accuracy_alone")),
+            output.count(_note(seen, "prototypes")),
+            output.size(_note(seen, "bytes_sent")),
+            "-" if oldest_s is None else output.span(oldest_s),
+            ", ".join(_muted(seen)),
+        ])  # fmt: skip
+    if with_site:
+        heads = ["site", *heads]
+        rows = [[seen.site, *row] for seen, row in zip(nodes, rows, strict=True)]
+    output.table(heads, rows, "start samples accuracy alone prototypes sent oldest")
+
+
+def _note(seen: Seen, name: str) -> float:
+    value = seen.notes.get(name)
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _oldest_age_s(seen: Seen) -> float | None:
+    ages = [link["age_s"] for link in seen.links.values() if math.isfinite(link.get("age_s", math.nan))]
+    return max(ages, default=None)
+
+
+def _muted(seen: Seen) -> list[str]:
+    return sorted(peer for peer, link in seen.links.items() if link.get("muted"))

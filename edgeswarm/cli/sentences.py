@@ -1,0 +1,77 @@
+"""A decision as a sentence: what was done, why, and the numbers it rests on.
+
+One table: (kind, outcome, reason) to the words, with the facts' names in braces. A decision without an entry, or with
+a fact missing, still says all it knows; so a new method is explained from its first day, and better later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from edgeswarm.cli import output
+
+_COMPARED = "distance {distance} is above floor {floor} + margin {margin}"
+
+SENTENCES: Mapping[tuple[str, str, str], str] = {
+    ("share", "sent", "first"): "sent the whole set: the first since this start",
+    ("share", "sent", "linked"): "sent the whole set: the link came up, the broker may have forgotten it",
+    ("share", "sent", "news"): "sent {changed} changed and {removed} removed prototypes: " + _COMPARED,
+    ("share", "sent", "drift"): "sent: the classes moved, drift {drift} is above {drift_limit} "
+    "(distance {distance}, floor {floor})",
+    ("share", "sent", "max_age"): "sent although little is new: silent for {silence_s} "
+    "(distance {distance}, floor {floor})",
+    ("share", "sent", "always"): "sent {changed} changed and {removed} removed prototypes: the filter is off",
+    ("share", "answered", "pulled"): "gave {peer} the {prototypes} prototypes and {removed} removals it had missed",
+    ("share", "held", "nothing_learnt"): "held back: nothing learnt yet",
+    ("share", "held", "nothing_new"): "held back: no prototype changed since the last message (drift {drift})",
+    ("share", "held", "over_budget"): "held back: about {bytes_saved} would exceed the byte budget "
+    "({changed} prototypes wait)",
+    ("share", "held", "no_news"): "held back: distance {distance} is not above floor {floor} + margin {margin}, "
+    "drift {drift} not above {drift_limit}; saved about {bytes_saved}",
+    ("peer", "muted", "hurts"): "muted {peer}: listening costs {excess_loss} in loss, above {limit} ({trials} trials)",
+    ("peer", "heard", "helps_again"): "listens to {peer} again: its extra loss is down to {excess_loss} "
+    "({trials} trials)",
+    ("peer", "ignored", "other_schema"): "ignores {peer}: it learns another task, or from other features",
+    ("peer", "ignored", "wrong_dimension"): "ignores {peer}: its prototypes have another number of features",
+    ("peer", "ignored", "too_many_classes"): "ignores {peer}: its classes would exceed this node's limit of classes",
+    ("sample", "dropped", "wrong_dimension"): "dropped samples: they have {d} features, "
+    "the first ones had another number",
+    ("sample", "dropped", "too_many_classes"): "dropped a sample: its class would exceed the limit of classes",
+}  # fmt: skip
+
+_VERBS = {"sent": "sent", "held": "held back", "muted": "muted {peer}", "heard": "listens to {peer} again",
+          "ignored": "ignores {peer}", "dropped": "dropped", "answered": "answered {peer}"}  # fmt: skip
+
+
+def sentence(kind: str, outcome: str, reason: str, facts: Mapping[str, float], peer: str = "") -> str:
+    """The decision in words. facts: numbers with units in their names (`_s`, `bytes`)."""
+    known = {name: fact(name, value) for name, value in facts.items()}
+    if peer:
+        known["peer"] = peer
+    words = SENTENCES.get((kind, outcome, reason))
+    if words is not None:
+        try:
+            return words.format_map(known)
+        except KeyError:
+            pass
+    return _generic(kind, outcome, reason, known)
+
+
+def _generic(kind: str, outcome: str, reason: str, known: dict[str, str]) -> str:
+    peer = known.pop("peer", "")
+    done = _VERBS.get(outcome, outcome).format(peer=peer or "a peer")
+    numbers = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in known.items())
+    about = "" if kind in ("share", "peer") else f" ({kind})"
+    return f"{done}{about}: {reason.replace('_', ' ')}" + (f"; {numbers}" if numbers else "")
+
+
+def fact(name: str, value: float) -> str:
+    """A fact's value with the unit its name tells: `silence_s` 12 s, `bytes_saved` 1,240 bytes."""
+    if math.isinf(value):
+        return "unlimited" if value > 0 else "minus infinity"
+    if name.endswith("_s"):
+        return output.span(value)
+    if "bytes" in name.split("_"):
+        return f"{output.count(value)} bytes"
+    return output.number(value)

@@ -1,0 +1,187 @@
+"""`edgeswarm status`: how the agent on this device is doing, from the file it writes at every report."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeswarm.cli import options, output
+from edgeswarm.errors import EXIT_NOT_CONNECTED, StateError
+
+STATUS_FILE = "status.json"
+STALE_AFTER_S = 120.0
+"""Reports come every 30 s unless the config says otherwise; older than four of them is worth a word."""
+
+
+@click.command()
+@options.config
+@options.state
+@click.option(
+    "--watch", "every_s", metavar="SECONDS", type=click.FloatRange(min=0.2), help="Show it again and again, this often."
+)
+@options.as_json
+@options.common
+@click.pass_context
+def command(
+    ctx: click.Context, config_file: Path | None, state_folder: Path | None, every_s: float | None, json_wanted: bool
+) -> None:
+    """Show how the agent on this device is doing.
+
+    Reads the status file in the agent's state folder; needs no broker. Ends with 0 when the agent runs and is
+    connected, with 3 when it is not (what it last reported is shown all the same).
+    """
+    folder = options.state_folder_of(state_folder, config_file)
+    while True:
+        report = judged(read_status(folder), time.time())
+        if every_s is not None and not json_wanted:
+            click.clear()
+        if json_wanted:
+            output.emit(report, one_line=every_s is not None)
+        else:
+            print_status(report)
+        if every_s is None:
+            ctx.exit(0 if report["running"] and report["link"]["up"] else EXIT_NOT_CONNECTED)
+        time.sleep(every_s)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What the agent last wrote to `folder`. Raises StateError when there is nothing, or nothing usable."""
+    path = folder / STATUS_FILE
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        error = StateError(f"no agent has run in {folder} yet: start one with `edgeswarm run`, or name another --state")
+        error.exit_code = EXIT_NOT_CONNECTED
+        raise error from None
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path} cannot be read: {error}") from None
+    if not isinstance(report, dict):
+        raise StateError(f"{path} is not a status report")
+    return report
+
+
+def judged(report: dict[str, Any], now_unix: float) -> dict[str, Any]:
+    """`report` with all its keys present, and with `running`, `age_s` and `stale` worked out."""
+    age_s = now_unix - float(report.get("at_unix", 0.0))
+    pid = int(report.get("pid", 0))
+    filled: dict[str, Any] = {
+        "node": "", "site": "", "task": "", "pid": pid, "at_unix": 0.0, "uptime_s": 0.0,
+        "notes": {}, "links": {}, "counters": {}, "epoch": 0, "version": 0,
+    } | report  # fmt: skip
+    filled["link"] = {"up": False, "detail": "", "protocol": ""} | dict(report.get("link") or {})
+    running = process_lives(pid)
+    return filled | {"age_s": age_s, "running": running, "stale": running and age_s > STALE_AFTER_S}
+
+
+def process_lives(pid: int) -> bool:
+    """True if a process of this number exists, whoever owns it."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def print_status(report: dict[str, Any]) -> None:
+    """The report for people."""
+    notes, counters = report["notes"], report["counters"]
+    name = click.style(report["node"], bold=True)
+    click.echo(f"{name} at site {report['site']}, task {report['task']}: {_life(report)}")
+    click.echo()
+    output.pairs(
+        [
+            ("link", _link(report["link"])),
+            ("accuracy", _accuracy(notes)),
+            ("learnt", f"{_count(notes, 'samples')} samples into {_count(notes, 'prototypes')} prototypes"),
+            ("sent", f"{_count(notes, 'sent')} times, {_size(notes, 'bytes_sent')}; held back {_held(notes)}"),
+            ("received", _size(notes, "bytes_received")),
+            ("version", f"{report['version']} of start {report['epoch']}"),
+        ]
+    )
+    refused = {name: value for name, value in counters.items() if value}
+    if refused:
+        output.pairs(
+            [("counters", ", ".join(f"{name} {output.number(value)}" for name, value in sorted(refused.items())))]
+        )
+    if report["links"]:
+        click.echo()
+        print_links(report["links"])
+
+
+def print_links(links: dict[str, dict[str, Any]]) -> None:
+    """One line for each peer that has been heard."""
+    rows = []
+    for peer, link in sorted(links.items()):
+        muted = click.style("muted", fg="yellow") if link.get("muted") else ""
+        age, mean = (output.span(_value(link, key)) for key in ("age_s", "age_mean_s"))
+        rows.append(
+            [
+                peer,
+                age,
+                mean,
+                output.number(_value(link, "weight")),
+                _count(link, "prototypes"),
+                _count(link, "updates"),
+                muted,
+            ]
+        )
+    output.table(
+        ["peer", "age", "mean", "weight", "prototypes", "updates", ""], rows, "age mean weight prototypes updates"
+    )
+
+
+def _value(numbers: dict[str, Any], name: str) -> float:
+    value = numbers.get(name)
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _count(numbers: dict[str, Any], name: str) -> str:
+    return output.count(_value(numbers, name))
+
+
+def _size(numbers: dict[str, Any], name: str) -> str:
+    return output.size(_value(numbers, name))
+
+
+def _life(report: dict[str, Any]) -> str:
+    reported = f"reported {output.span(report['age_s'])} ago"
+    if not report["running"]:
+        return click.style(f"not running (process {report['pid']} is gone)", fg="red") + f", {reported}"
+    up = f"up {output.span(report['uptime_s'] + max(report['age_s'], 0.0))}"
+    if report["stale"]:
+        return f"{up}, {click.style(reported, fg='yellow')} (is it stuck?)"
+    return f"{up}, {reported}"
+
+
+def _link(link: dict[str, Any]) -> str:
+    state = click.style("up", fg="green") if link["up"] else click.style("down", fg="red")
+    detail = f", {link['detail']}" if link["detail"] else ""
+    protocol = f" (MQTT {link['protocol']})" if link["protocol"] else ""
+    return f"{state}{detail}{protocol}"
+
+
+def _accuracy(notes: dict[str, Any]) -> str:
+    parts = []
+    for suffix, words in (("", "on its own newest samples"), ("holdout", "on the held-out file")):
+        swarm, alone = (
+            _value(notes, f"holdout_{kind}" if suffix else f"accuracy_{kind}") for kind in ("swarm", "alone")
+        )
+        if math.isfinite(swarm) or math.isfinite(alone):
+            parts.append(f"{output.percent(swarm)} with the swarm, {output.percent(alone)} alone ({words})")
+    return "; ".join(parts) or "not known yet"
+
+
+def _held(notes: dict[str, Any]) -> str:
+    reasons = {name[5:]: value for name, value in notes.items() if name.startswith("held_") and value}
+    detail = ", ".join(f"{reason} {output.count(value)}" for reason, value in sorted(reasons.items()))
+    return _count(notes, "held") + (f" ({detail})" if detail else "")

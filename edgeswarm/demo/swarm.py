@@ -1,0 +1,217 @@
+"""The demo itself: a broker, some agents as processes, one watcher, and the certainty that all of it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeswarm.demo.broker import KINDS, start_broker
+from edgeswarm.demo.data import AgentFiles, DataSet, Deal, Terms, deal, digits, write_files
+from edgeswarm.demo.history import AgentHistory, History
+from edgeswarm.demo.processes import AgentProcess, Interrupts, start_agent, stop_agents
+from edgeswarm.demo.screen import Screen
+from edgeswarm.demo.summary import Summary, summarise
+from edgeswarm.demo.table_file import read_table
+from edgeswarm.demo.view import View
+from edgeswarm.demo.watch import Watcher
+from edgeswarm.errors import EdgeswarmError
+from edgeswarm.transport.settings import parse_url
+
+DRAW_EVERY_S = 0.25
+LATE_S = 14.0
+"""How long after its due time a share may still be unfinished before the demo ends without it."""
+
+_CONNECT_S = 10.0
+_CONNECT_FAR_S = 25.0
+"""Long enough for a broker that is silent to MQTT 5 to be asked in MQTT 3.1.1."""
+
+_TICK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the reader asked for.
+
+    broker: a URL of a running broker, the name of a kind to start ("mosquitto", "amqtt"), or "" for whichever is there.
+    data, label: a CSV file and its label column, or None and "" for the digits that come with scikit-learn.
+    """
+
+    agents: int = 5
+    length_s: float = 25.0
+    seed: int = 7
+    broker: str = ""
+    data: Path | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What came of it. broker: kind, version and url of the broker. wall_s: from the start to the last agent's end."""
+
+    history: History
+    summary: Summary
+    view: View
+    data: DataSet
+    broker: dict[str, str]
+    wall_s: float
+
+
+def run(wish: Wish, screen: Screen, interrupts: Interrupts) -> Outcome:
+    """Run the demo to its end. To be called in the main thread.
+
+    Raises KeyboardInterrupt after Ctrl-C, SIGTERM or SIGHUP, DataError and ConfigError for what cannot be used,
+    TransportError without a broker, EdgeswarmError when no agent lives. However it ends, nothing is left running and
+    no temporary file stays behind.
+    """
+    began = time.monotonic()
+    with interrupts.at_once():
+        data = read_table(wish.data, wish.label) if wish.data is not None else digits()
+        dealt = deal(data, wish.agents, wish.seed)
+    view: View | None = None
+    try:
+        with _folder() as folder, _broker(wish, folder, interrupts, screen) as broker:
+            terms = _terms(wish, broker)
+            files = write_files(dealt, folder, terms)
+            view = _view(wish, dealt, files, broker)
+            others = not broker["kind"]
+            with Watcher(terms.url, terms.site, terms.plain_text, terms.protocol, keep_topics=others) as watcher:
+                with interrupts.at_once():
+                    watcher.start(_CONNECT_FAR_S if others else _CONNECT_S)
+                processes: list[AgentProcess] = []
+                try:
+                    for file in files:
+                        interrupts.check()
+                        processes.append(start_agent(file.node, file.config))
+                        view.history.agents[file.node].pid = processes[-1].process.pid
+                    _follow(view, watcher, processes, terms, screen, interrupts)
+                finally:
+                    with contextlib.suppress(OSError):  # the terminal may be gone
+                        view.phase = "stopping"
+                        screen.draw(view)
+                    stopping_since = interrupts.count
+                    stop_agents(processes, hurry=lambda: interrupts.count > max(1, stopping_since))
+                    if others:
+                        watcher.sweep()
+            view.phase = "done"
+    finally:
+        with contextlib.suppress(OSError):
+            screen.close(view)
+    assert view is not None
+    wall_s = time.monotonic() - began
+    return Outcome(view.history, summarise(view.history, dealt.data.x.shape[1]), view, data, broker, wall_s)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="edgeswarm-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _broker(wish: Wish, folder: Path, interrupts: Interrupts, screen: Screen) -> Iterator[dict[str, str]]:
+    """kind, version and url of a broker of our own, or of the reader's, whose kind is "" because nobody told us."""
+    if wish.broker and wish.broker not in KINDS:
+        yield {"kind": "", "version": "", "url": str(parse_url(wish.broker))}
+        return
+    with interrupts.at_once():
+        # a broker that is left here half-started dies with this process
+        running = start_broker(wish.broker or None, folder / "broker")
+    try:
+        yield {"kind": running.kind, "version": running.version, "url": running.url}
+    finally:
+        running.stop(patience_s=1.0)
+
+
+def _terms(wish: Wish, broker: dict[str, str]) -> Terms:
+    address = parse_url(broker["url"])
+    # a name nobody else uses: on a broker that others share, two demos must not teach each other
+    site = f"demo-{secrets.token_hex(4)}"
+    plain_text = not (address.tls or address.loopback)
+    protocol = "3.1.1" if broker["kind"] == "amqtt" else "auto"
+    return Terms(broker["url"], site, wish.length_s, wish.seed, plain_text, protocol)
+
+
+def _view(wish: Wish, dealt: Deal, files: tuple[AgentFiles, ...], broker: dict[str, str]) -> View:
+    data = dealt.data
+    title = (
+        f"{wish.agents} agents, {data.name} ({data.x.shape[1]} features, {len(data.classes)} classes), seed {wish.seed}"
+    )
+    if broker["kind"]:
+        name = {"mosquitto": "Mosquitto", "amqtt": "amqtt (embedded)"}[broker["kind"]]
+        words = f"{name} {broker['version']}, private, at {broker['url']}"
+    else:
+        words = f"yours, at {broker['url']}"
+    history = History(AgentHistory(file.node, file.total, file.main) for file in files)
+    return View(history, title, words, data.notes, "starting", 0.0, wish.length_s)
+
+
+def _follow(
+    view: View,
+    watcher: Watcher,
+    processes: list[AgentProcess],
+    terms: Terms,
+    screen: Screen,
+    interrupts: Interrupts,
+) -> None:
+    """Watch until every living agent has learnt its share and been examined after it, or time is up."""
+    history = view.history
+    settle_s = terms.evaluate_every_s + 1.5 * terms.report_every_s
+    began = time.monotonic()
+    learning_since: float | None = None
+    done_since: float | None = None
+    next_draw = 0.0
+    while True:
+        interrupts.check()
+        now = time.monotonic()
+        view.elapsed_s = now - began
+        for heard in watcher.reports():
+            history.record(view.elapsed_s, heard.node, heard.notes, heard.links)
+        _notice_the_dead(view, processes)
+        if all(agent.ended is not None for agent in history.agents.values()):
+            last = next(iter(history.agents.values()))
+            raise EdgeswarmError(f"every agent ended before its time; {last.node} said: {last.ended}")
+        if learning_since is None and history.total("samples") > 0:
+            learning_since = now
+        if done_since is None and history.all_done():
+            done_since = now
+        view.phase = _phase(view, watcher, learning_since is not None, done_since is not None)
+        if now >= next_draw:
+            next_draw = now + DRAW_EVERY_S
+            screen.draw(view)
+        if done_since is not None and now - done_since >= settle_s:
+            return
+        if view.elapsed_s > terms.length_s + LATE_S:
+            view.events.append("time is up: " + _unfinished(history))
+            return
+        time.sleep(_TICK_S)
+
+
+def _notice_the_dead(view: View, processes: list[AgentProcess]) -> None:
+    for process in processes:
+        agent = view.history.agents[process.node]
+        if agent.ended is None and process.process.poll() is not None:
+            agent.ended = process.last_words()
+            view.events.append(f"{process.node} ended before its time: {agent.ended}")
+
+
+def _phase(view: View, watcher: Watcher, learning: bool, done: bool) -> str:
+    if done:
+        return "last exam"
+    if learning:
+        return "learning"
+    connected = sum(watcher.states.get(node) in ("ready", "sleeping") for node in view.history.agents)
+    return f"starting ({connected} of {len(view.history.agents)} connected)"
+
+
+def _unfinished(history: History) -> str:
+    late = [agent for agent in history.agents.values() if not agent.finished]
+    return ", ".join(f"{a.node} learnt {a.latest('samples') or 0:.0f} of {a.total} samples" for a in late)

@@ -1,0 +1,210 @@
+"""Age of information: how old what one device knows of another is, by formula and by meter.
+
+The age of link j -> i at time t is t minus the time at which j took the snapshot that i has now worked in. It grows by
+one second a second and falls when a newer snapshot has been worked in: a sawtooth. Mean age is the time average.
+
+The paper (arXiv 2411.09267) analyses the age of parallel gossip, but its formulas could not be had. Those here are the
+standard ones for its model: S. Kaul, R. Yates, M. Gruteser, INFOCOM 2012 (FIFO); R. Yates, S. Kaul, arXiv 1608.08622
+(several sources, one server); R. Yates, arXiv 2102.02893 (gossip). They assume Poisson sending and exponential service
+unless they say otherwise. Throughout:
+
+    rate      snapshots per second that one peer sends to one other (own samples per second * probability of sharing *
+              fan-out * share passed by the filter / (N - 1))
+    service   messages per second a device works in: learning rate left after own samples, in prototypes per second,
+              / prototypes per message
+    sources   peers that send to the device, N - 1
+    load      rho = sources * rate / service
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} is above zero, not {value}")
+
+
+# ---- one link -------------------------------------------------------------------------------------------------------
+
+
+def link_rate(samples_rate: float, share: float, fan_out: int, peers: int, passed: float = 1.0) -> float:
+    """Snapshots per second from one device to one given peer: lambda T s q / (N - 1).
+
+    Args: own samples per second; probability of sharing after each; peers drawn each time; peers in all (N - 1);
+          share of messages that passes the filter.
+    """
+    _positive(samples_rate=samples_rate, share=share, fan_out=fan_out, peers=peers, passed=passed)
+    return samples_rate * share * fan_out * passed / peers
+
+
+def mean_age_link(rate: float, transport_s: float = 0.0) -> float:
+    """Seconds: 1/rate + transport. Random sending, nothing to wait for at the receiver. (Formula 1.)"""
+    _positive(rate=rate)
+    return 1 / rate + transport_s
+
+
+def mean_age_paced(period_s: float, jitter: float = 0.0, passed: float = 1.0, transport_s: float = 0.0) -> float:
+    """Seconds: sending at regular intervals, nothing to wait for. Half of `mean_age_link` at the same rate.
+
+    Updates at intervals X have mean age E[X^2] / (2 E[X]). One interval is period * (1 + U), U uniform within
+    +-jitter, so its variance is (period * jitter)^2 / 3. A filter that passes each message with probability q makes an
+    interval of a geometric number of them, which gives period * (1/q - 1/2) + period * jitter^2 / 6.
+
+    Raises: ValueError: period or q not positive, q above 1, jitter outside 0..1.
+    """
+    _positive(period_s=period_s, passed=passed)
+    if passed > 1 or not 0 <= jitter <= 1:
+        raise ValueError("passed and jitter lie between 0 and 1")
+    return period_s * (1 / passed - 0.5 + jitter**2 / 6) + transport_s
+
+
+def mean_age_turns(turn_s: float, devices: int, passed: float, sequential: bool) -> float:
+    """Seconds: devices that act in turns of `turn_s` (learn, share, work in), before any queueing. (Point 5.)
+
+    A device acts once per cycle: every turn_s when all act in parallel, every devices * turn_s one after the other.
+    Each time it sends to a given peer with probability `passed`. So it is `mean_age_paced` for that cycle, and
+    sequential gossip is `devices` times older than parallel gossip.
+    """
+    _positive(turn_s=turn_s, devices=devices)
+    return mean_age_paced(turn_s * devices if sequential else turn_s, passed=passed)
+
+
+# ---- a receiver that needs time -------------------------------------------------------------------------------------
+
+
+def mean_age_preempting(rate: float, service: float, sources: int) -> float:
+    """Seconds: (1 + rho)/rate. A new message stops the one being worked in, whoever sent it. (Formula 2.)"""
+    _positive(rate=rate, service=service, sources=sources)
+    return (1 + sources * rate / service) / rate
+
+
+def mean_age_replacing(rate: float, service: float, sources: int) -> float:
+    """Seconds: what is being worked in is finished; the newest message waits, in one place for all. (Formula 3.)
+
+    (1/service) [A + (1 + rho^2/(1+rho)) / rho_j], rho_j = rate/service,
+    A = ((1+rho+rho^2)^2 + 2 rho^3) / ((1+rho+rho^2)(1+rho)^2).
+    """
+    _positive(rate=rate, service=service, sources=sources)
+    rho = sources * rate / service
+    square = 1 + rho + rho**2
+    a = (square**2 + 2 * rho**3) / (square * (1 + rho) ** 2)
+    return (a + (1 + rho**2 / (1 + rho)) * service / rate) / service
+
+
+def mean_age_fifo(rate: float, service: float) -> float:
+    """Seconds: (1/service)(1 + 1/rho + rho^2/(1-rho)), one source, first come first served. (Formula 4.)
+
+    Least near rho = 0.53; without bound as rho nears 1, and math.inf from there. The queue never to use.
+    """
+    _positive(rate=rate, service=service)
+    rho = rate / service
+    return math.inf if rho >= 1 else (1 + 1 / rho + rho**2 / (1 - rho)) / service
+
+
+def saturating_rate(service: float, sources: int) -> float:
+    """Link rate at which load is 1. Above it more sending hardly helps (halving age at most, for ever more bytes)."""
+    _positive(service=service, sources=sources)
+    return service / sources
+
+
+# ---- gossip that is passed on ---------------------------------------------------------------------------------------
+
+
+def version_age(change_rate: float, send_rate: float, devices: int) -> float:
+    """Versions by which one device lags behind the source, when snapshots carry what was absorbed. (Formula 6.)
+
+    Yates' recursion for a full mesh: v_k is the least lag within a group of k devices,
+        v_n = e/l,   v_k = (e + k (n-k) l/(n-1) v_(k+1)) / (k l/n + k (n-k) l/(n-1)),   answer v_1,
+    which grows like log n.
+
+    Args: e: versions per second at the source.  l: sends per second of the source (spread over the n devices) and of
+          every device (spread over the n - 1 others).  devices: n, without the source.
+    """
+    _positive(change_rate=change_rate, send_rate=send_rate, devices=devices)
+    n = devices
+    lag = change_rate / send_rate
+    for k in range(n - 1, 0, -1):
+        between = k * (n - k) * send_rate / (n - 1)
+        lag = (change_rate + between * lag) / (k * send_rate / n + between)
+    return lag
+
+
+# ---- the meter ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class AgeMeter:
+    """Time average of one link's age, kept in a few numbers. `dataclasses.replace(meter)` copies it.
+
+    All times are of one clock that only grows, in seconds. Average and peaks start with the first update: before it
+    the age is unbounded, and no average would survive that.
+
+    updates:     updates that made the link younger.
+    first_at:    time of the first.  last_at, last_age_s: time of the last such update, and the age it left.
+    area:        integral of the age from first_at to last_at, s^2.
+    peaks_s:     sum of the ages just before each update but the first.
+    """
+
+    updates: int = 0
+    first_at: float = 0.0
+    last_at: float = 0.0
+    last_age_s: float = 0.0
+    area: float = 0.0
+    peaks_s: float = 0.0
+
+    def update(self, at: float, age_at_receipt: float) -> None:
+        """A snapshot that is `age_at_receipt` seconds old has been worked in at time `at`.
+
+        News older than what is known changes nothing: it arrived out of order.
+
+        Raises: ValueError: `at` lies before an earlier update, or an argument is not a finite number, or age < 0.
+        """
+        if not (math.isfinite(at) and math.isfinite(age_at_receipt) and age_at_receipt >= 0):
+            raise ValueError(f"an update at {at} of age {age_at_receipt} s")
+        if not self.updates:
+            self.first_at = at
+        else:
+            before = self.current(at)
+            if age_at_receipt >= before:
+                return
+            self.area += (at - self.last_at) * (self.last_age_s + before) / 2
+            self.peaks_s += before
+        self.updates += 1
+        self.last_at = at
+        self.last_age_s = age_at_receipt
+
+    def current(self, at: float) -> float:
+        """Age in seconds at time `at`; math.inf if nothing ever came. Raises ValueError: before the last update."""
+        if not self.updates:
+            return math.inf
+        if at < self.last_at:
+            raise ValueError(f"time {at} lies before the last update at {self.last_at}")
+        return self.last_age_s + at - self.last_at
+
+    def mean(self, at: float) -> float:
+        """Mean age in seconds from the first update to `at`, no earlier than the last; math.inf if nothing came."""
+        now = self.current(at)
+        if not self.updates or at == self.first_at:
+            return now
+        return (self.area + (at - self.last_at) * (self.last_age_s + now) / 2) / (at - self.first_at)
+
+    def mean_peak(self) -> float:
+        """Mean of the age just before an update, the first excepted; math.inf below two updates."""
+        return self.peaks_s / (self.updates - 1) if self.updates > 1 else math.inf
+
+    def dump(self) -> dict[str, Any]:
+        """The meter's numbers, all finite, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, dumped: dict[str, Any]) -> AgeMeter:
+        """Meter from `dump`. Raises ValueError when it is not one."""
+        try:
+            return cls(int(dumped["updates"]), *(float(dumped[name]) for name in list(cls.__slots__)[1:]))
+        except (KeyError, TypeError) as cause:
+            raise ValueError("not an age meter's numbers") from cause

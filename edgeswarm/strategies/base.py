@@ -1,0 +1,187 @@
+"""What a learning method is: `init`, `step`, `predict`. It decides and asks; it never acts.
+
+Events come in, actions go out, state is a value. A step is a generator: it may yield a `Request` for arithmetic too
+heavy for the event loop and is handed the answer. A device answers in a worker thread, a simulation answers many
+agents' requests together, a test answers by hand. Nothing here knows a socket, a clock, a file or a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from edgeswarm.backends.base import Cluster as Cluster
+from edgeswarm.backends.base import Divergence as Divergence
+from edgeswarm.backends.base import Request as Request
+from edgeswarm.messages import Array, Message
+
+# ---- events: something happened -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The agent is up. epoch: boot counter, greater than at any earlier start of this node."""
+
+    at: float
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Labelled samples of this node. x: (n, d) float32, finite.  y: n class names."""
+
+    at: float
+    x: Array
+    y: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A peer's message. sender: the name proven by the topic.  waited_s: time it lay at the broker, if known."""
+
+    at: float
+    sender: str
+    message: Message
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A `Send` left this node. bytes: what one copy takes on the wire; `messages` parts it was cut into."""
+
+    at: float
+    to: str
+    message: Message
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """A time asked for with `Wake` has come. name: as given there."""
+
+    at: float
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The peers that are present now (never this node itself), sorted."""
+
+    at: float
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The connection to the broker came up (again). The broker may have forgotten everything: say it anew."""
+
+    at: float
+
+
+Event: TypeAlias = Started | Batch | Received | Sent | Woke | Peers | Linked
+
+# ---- actions: something wanted --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Give `message` to peer `to`, or to EVERYONE."""
+
+    to: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Deliver `Woke(at, name)` at time `at`. A later Wake of the same name replaces an earlier one."""
+
+    at: float
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A number worth watching. peer: set when the number belongs to the link from that peer."""
+
+    name: str
+    value: float
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What this node would have answered to a labelled sample just before it learnt from it (test-then-train).
+
+    answer: with all it knows.  alone: by its own samples only.  None: it knew nothing yet.
+    """
+
+    truth: str
+    answer: str | None
+    alone: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why something was, or was not, done; kept in the node's ledger for `edgeswarm why`.
+
+    kind: "share", "peer", ...  outcome: "sent", "held", "muted", ...  reason: one countable word.
+    facts: the numbers the decision rests on, units in their names.
+    """
+
+    at: float
+    kind: str
+    outcome: str
+    reason: str
+    facts: Mapping[str, float] = field(default_factory=dict)
+    peer: str = ""
+
+
+Action: TypeAlias = Send | Wake | Note | Tested | Decision
+
+
+S = TypeVar("S")
+Steps: TypeAlias = Generator[Request, Any, tuple[S, list[Action]]]
+
+
+class Strategy(Protocol[S]):
+    """A learning method. Knobs are frozen on the strategy object; everything that changes is in the state."""
+
+    name: str
+
+    def init(self, node: str, seed: int) -> S:
+        """State of a node that has seen nothing."""
+        ...
+
+    def step(self, state: S, event: Event) -> Steps[S]:
+        """New state and actions; `state` itself is left as it was."""
+        ...
+
+    def predict(self, state: S, x: Array, alone: bool = False) -> tuple[list[str | None], Array]:
+        """Class names (None: nothing learnt yet) and confidences in [0, 1] for each row of x (n, d).
+
+        alone: use only what this node learnt from its own samples, where the method keeps that apart.
+        """
+        ...
+
+    def dump(self, state: S) -> dict[str, Any]:
+        """State as nested dicts and lists of numbers, strings, bytes and NumPy arrays, for a checkpoint."""
+        ...
+
+    def load(self, node: str, dumped: dict[str, Any]) -> S:
+        """State from `dump`. Raises ValueError when it does not fit this strategy's settings."""
+        ...
+
+
+T = TypeVar("T")
+
+
+def finish(steps: Generator[Request, Any, T], answer: Callable[[Request], Any]) -> T:
+    """Run steps to their end, answering each request with `answer(request)`; returns what they return."""
+    reply: Any = None
+    try:
+        while True:
+            reply = answer(steps.send(reply))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result

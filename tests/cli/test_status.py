@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from conftest import Run
+
+from edgeswarm.cli import status
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {
+        "node": "node-1", "site": "hall", "task": "wafer", "pid": os.getpid(), "at_unix": time.time() - 3, "uptime_s": 8000.0,
+        "link": {"up": True, "detail": "connected to mqtt://localhost:1883", "protocol": "5"},
+        "notes": {
+            "samples": 12340.0, "prototypes": 64.0, "accuracy_alone": 0.84, "accuracy_swarm": 0.912, "sent": 210.0,
+            "held": 1022.0, "held_no_news": 1000.0, "held_over_budget": 22.0, "bytes_sent": 84200.0, "bytes_received": 1.2e6,
+        },
+        "links": {
+            "node-3": {"age_s": 99.0, "age_mean_s": 50.0, "weight": 0.0, "prototypes": 10.0, "updates": 4.0, "muted": 1.0},
+            "node-2": {"age_s": 0.4, "age_mean_s": 1.1, "weight": 0.85, "prototypes": 61.0, "updates": 210.0, "muted": 0.0},
+        },
+        "counters": {"refused_malformed": 2, "connects": 0}, "epoch": 7, "version": 41,
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "state"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def write(folder: Path) -> Callable[..., None]:
+    return lambda **changes: (folder / "status.json").write_text(json.dumps(report(**changes)))  # type: ignore[return-value]
+
+
+def test_the_screen(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write()
+    lines = run("status", "--state", str(folder)).stdout.splitlines()
+    assert lines[0].startswith("node-1 at site hall, task wafer: up 2 h 13 min, reported 3")
+    text = "\n".join(lines)
+    assert "link      up, connected to mqtt://localhost:1883 (MQTT 5)" in text
+    assert "accuracy  91.2 % with the swarm, 84.0 % alone (on its own newest samples)" in text
+    assert "learnt    12,340 samples into 64 prototypes" in text
+    assert "sent      210 times, 84.2 kB; held back 1,022 (no_news 1,000, over_budget 22)" in text
+    assert "counters  refused_malformed 2" in text and "connects" not in text
+    assert [line.split()[0] for line in lines[-3:]] == ["peer", "node-2", "node-3"]
+    assert lines[-1].endswith("muted") and not lines[-2].endswith("muted")
+
+
+def test_json_has_every_key(folder: Path, write: Callable[..., None], run_json: Callable[..., Any]) -> None:
+    write()
+    data = run_json("status", "--state", str(folder))
+    assert set(data) == {*report(), "age_s", "running", "stale"}
+    assert data["running"] is True and data["stale"] is False and 2 < data["age_s"] < 60
+
+
+def test_json_has_every_key_even_from_a_sparse_report(folder: Path, run_json: Callable[..., Any]) -> None:
+    (folder / "status.json").write_text("{}")
+    assert set(run_json("status", "--state", str(folder), code=3)) == {*report(), "age_s", "running", "stale"}
+
+
+def test_an_agent_that_knows_nothing_yet_can_be_shown(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write(notes={}, links={}, counters={})
+    text = run("status", "--state", str(folder)).stdout
+    assert "accuracy  not known yet" in text and "learnt    - samples" in text
+
+
+def test_a_dead_agent_is_called_dead(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    write(pid=gone.pid, at_unix=time.time() - 3600)
+    text = run("status", "--state", str(folder), code=3).stdout
+    assert f"not running (process {gone.pid} is gone), reported 60 min ago" in text
+
+
+def test_a_silent_agent_is_asked_about(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write(at_unix=time.time() - 3600)
+    assert "reported 60 min ago (is it stuck?)" in run("status", "--state", str(folder)).stdout
+
+
+def test_no_link_ends_with_3_and_is_shown(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write(link={"up": False, "detail": "connection refused", "protocol": ""})
+    assert "link      down, connection refused" in run("status", "--state", str(folder), code=3).stdout
+
+
+def test_nothing_there(run: Run, tmp_path: Path) -> None:
+    assert "no agent has run in" in run("status", "--state", str(tmp_path / "none"), code=3).stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", "not json", "{"])
+def test_a_damaged_file_is_an_error_not_a_bug(run: Run, folder: Path, text: str) -> None:
+    (folder / "status.json").write_text(text)
+    assert "bug" not in run("status", "--state", str(folder), code=75).stderr
+
+
+def test_the_folder_comes_from_the_config(run: Run, folder: Path, write: Callable[..., None], tmp_path: Path) -> None:
+    write()
+    config = tmp_path / "agent.toml"
+    config.write_text(f'node = "node-1"\n[state]\nfolder = "{folder}"\n')
+    assert "node-1 at site hall" in run("status", "--config", str(config)).stdout
+
+
+def test_watch_repeats_until_interrupted(
+    run: Run, folder: Path, write: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", pause)
+    lines = run("status", "--state", str(folder), "--watch", "0.5", "--json", code=130).stdout.splitlines()
+    assert pauses == [0.5] * 3
+    assert [json.loads(line)["node"] for line in lines] == ["node-1"] * 3
+
+
+def test_holdout_is_shown_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = {"holdout_swarm": 0.9, "holdout_alone": 0.8}
+    status.print_status(status.judged(report(notes=notes), time.time()))
+    assert "90.0 % with the swarm, 80.0 % alone (on the held-out file)" in click.unstyle(capsys.readouterr().out)
