@@ -28,7 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edgeswarm.errors import TransportError
+from edgeswarm.errors import EXIT_NOT_CONNECTED, EXIT_REFUSED, TransportError
 from edgeswarm.transport.packet import Packet
 from edgeswarm.wire.topics import CONTENT_TYPE
 
@@ -79,11 +79,13 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """Why a link ended. code: the broker's reason code, 0 if it gave none.  garbled: its bytes made no sense."""
+    """Why a link ended. code: the broker's reason code, 0 if it gave none.  garbled: its bytes made no sense.
+    alert: it was a TLS alert, which is how TLS 1.3 refuses our certificate after the handshake is done."""
 
     code: int
     reason: str
     garbled: bool = False
+    alert: bool = False
 
 
 class _Client(paho.Client):
@@ -313,7 +315,8 @@ class Link:
         if not self.closed.done():
             self.closed.set_result(goodbye)
         if not self.welcome.done():
-            self.welcome.set_exception(TransportError(goodbye.reason))
+            code = EXIT_REFUSED if goodbye.alert else EXIT_NOT_CONNECTED
+            self.welcome.set_exception(TransportError(goodbye.reason, code))
             self.welcome.exception()  # seen, even if nobody awaits it any more
 
     # ---- paho calls, always inside one of the above -------------------------------------------------------------
@@ -355,7 +358,8 @@ class Link:
         if from_broker:
             goodbye = Goodbye(int(reason.value), f"the broker ended the connection: {reason}")
         elif fault is not None:
-            goodbye = Goodbye(0, f"connection lost: {getattr(fault, 'reason', None) or fault.strerror or fault}")
+            text = str(getattr(fault, "reason", None) or fault.strerror or fault)
+            goodbye = Goodbye(0, f"connection lost: {text}", alert=isinstance(fault, ssl.SSLError) and "ALERT" in text)
         else:
             goodbye = Goodbye(0, "connection closed")
         self._loop.call_soon(self._end, goodbye)  # after paho has finished with the socket

@@ -146,7 +146,8 @@ class MemoryHub:
             return
         message = self._read(packet, parsed)
         for name, member in self._members.items():
-            if name != sender and (parsed.channel != "inbox" or name == parsed.to):
+            # whoever is not linked yet gets what is retained when it is
+            if member.up and name != sender and (parsed.channel != "inbox" or name == parsed.to):
                 self._deliver(member, packet, parsed, message, 0.0)
 
     def retained_for(self, member: MemoryTransport) -> None:

@@ -98,6 +98,7 @@ class MqttTransport:
         self._suspect = ""
         self._renewing = False
         self._clashed = False
+        self._heard_itself = False
         self._told: tuple[bool, str] | None = None
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -151,6 +152,12 @@ class MqttTransport:
     def up(self) -> bool:
         """Whether a broker has accepted us and the link is not known to be lost."""
         return self._up
+
+    @property
+    def heard_itself(self) -> bool:
+        """Whether the broker has delivered our own announcement over the present link. A subscription that the access
+        rules forbid is granted all the same, so this is the only sign that we can hear anything at all."""
+        return self._up and self._heard_itself
 
     @property
     def counters(self) -> dict[str, int]:
@@ -290,6 +297,10 @@ class MqttTransport:
             self._closed_early[address] += 2 - self._closed_early[address] % 2
             return self._unwelcome(address, v5, "takes the connection but says nothing")
         except TransportError as error:
+            if error.exit_code == EXIT_REFUSED:
+                return self._failed(
+                    TransportError(f"{address} refused our certificate: {error}", EXIT_REFUSED), "refused"
+                )
             self._closed_early[address] += 1
             return self._unwelcome(address, v5, f"hung up before accepting us ({error})")
         self._closed_early[address] = 0
@@ -332,6 +343,7 @@ class MqttTransport:
     def _went_up(self, link: Link, address: Address, welcome: Welcome) -> None:
         self._counters["connects"] += 1
         self._up = True
+        self._heard_itself = False
         self.failure = None
         limits = (
             self._settings.packet_limit_bytes,
@@ -418,6 +430,7 @@ class MqttTransport:
         if ours is None:
             return
         verdict = own.judge(ours, seen, retained, self._said_before)
+        self._heard_itself = self._heard_itself or (verdict == own.ECHO and not retained)
         if verdict == own.EARLIER_LIFE:
             self._counters["earlier_life"] += 1
             self._listener.on_presence(seen)
@@ -426,11 +439,11 @@ class MqttTransport:
             self._put_presence(ours)
         elif verdict == own.DUPLICATE:
             self._counters["duplicate_name"] += 1
-            if seen.epoch >= ours.epoch:
+            if own.yields(ours, seen):
                 self._clashed = True
                 self._disconnect_soon()  # politely, so that our will does not overwrite the other's birth
             else:
-                self._put_presence(ours)  # the other sees a higher epoch than its own, and yields
+                self._put_presence(ours)  # the other sees it, and yields
                 self._tell(True, self._duplicate_text())
 
     def _duplicate_text(self) -> str:

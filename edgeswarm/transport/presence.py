@@ -33,13 +33,18 @@ def judge(ours: Presence, seen: Presence, retained: bool, said_before: bool) -> 
     alive = seen.state not in ("lost", "disconnected", GONE)
     if retained:
         # it came with the subscription, and our birth follows every subscription: nothing to repair
-        if seen.instance == ours.instance or seen.epoch < ours.epoch:
+        if seen.instance == ours.instance or (seen.epoch < ours.epoch and not (said_before and alive)):
             return ECHO
         return DUPLICATE if said_before else EARLIER_LIFE
     if seen.instance == ours.instance:
         # one process has one instance, so this is ours: a late echo, or the will of a link we have replaced
         return ECHO if alive or seen.state == ours.state else OVERWRITTEN
     return DUPLICATE if alive else OVERWRITTEN
+
+
+def yields(ours: Presence, other: Presence) -> bool:
+    """Whether of two devices with one name it is ours that steps back: exactly one of the two finds that it does."""
+    return (ours.epoch, ours.instance) < (other.epoch, other.instance)
 
 
 def will_of(presence: Presence) -> Presence:

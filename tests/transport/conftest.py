@@ -8,9 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from transport_world import REQUIRE, World
+from transport_world import World, need_mosquitto
 
-from edgeswarm.demo.broker import RunningBroker, find_mosquitto, start_broker
+from edgeswarm.demo.broker import RunningBroker, start_broker
 
 
 @pytest.fixture(scope="session")
@@ -32,13 +32,6 @@ def amqtt(tmp_path: Path) -> Iterator[RunningBroker]:
 def own_mosquitto() -> None:
     """For tests that start their own broker."""
     need_mosquitto()
-
-
-def need_mosquitto() -> None:
-    if find_mosquitto() is None:
-        if REQUIRE:
-            pytest.fail("mosquitto is not installed, and EDGESWARM_REQUIRE_MOSQUITTO=1 says it must be")
-        pytest.skip("mosquitto is not installed")
 
 
 @pytest.fixture(

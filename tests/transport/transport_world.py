@@ -11,16 +11,24 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgeswarm.agent.clock import LoopClock
-from edgeswarm.demo.broker import RunningBroker
+from edgeswarm.demo.broker import RunningBroker, find_mosquitto
 from edgeswarm.messages import SNAPSHOT, Message, Packed, Presence, Prototypes
 from edgeswarm.transport.memory import MemoryHub, MemoryTransport
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.transport.settings import MqttSettings
 
-REQUIRE = os.environ.get("EDGESWARM_REQUIRE_MOSQUITTO") == "1"
 TASK = "wine"
+
+
+def need_mosquitto() -> None:
+    """Skip the test without Mosquitto, or fail it where EDGESWARM_REQUIRE_MOSQUITTO=1 says that it must be there."""
+    if find_mosquitto() is None:
+        if os.environ.get("EDGESWARM_REQUIRE_MOSQUITTO") == "1":
+            pytest.fail("mosquitto is not installed, and EDGESWARM_REQUIRE_MOSQUITTO=1 says it must be")
+        pytest.skip("mosquitto is not installed")
 
 
 def finish(test: Coroutine[Any, Any, None], limit_s: float = 30.0) -> None:
@@ -165,6 +173,9 @@ class World:
             transport.announce(presence or ready(node))
         await self._stack.enter_async_context(transport)
         await transport.wait_up(10)
+        if node:
+            # the broker has then read our subscriptions
+            await until(lambda: transport.heard_itself)
         return transport, heard
 
     async def leave(self, transport: Any) -> None:
