@@ -23,6 +23,7 @@ class Reading:
 class AgentHistory:
     """Everything one agent said. total: samples in its share; main: the classes it sees most; pid: its process.
 
+    report_bytes: what its reports took so far (topics and payloads), which is the price of being watched.
     ended: the last words of a process that ended before it was asked to, None while it is well.
     links: per peer, the newest numbers of the link from that peer (age_s, weight, prototypes, ...).
     """
@@ -32,6 +33,7 @@ class AgentHistory:
     main: tuple[str, ...] = ()
     pid: int | None = None
     ended: str | None = None
+    report_bytes: int = 0
     readings: list[Reading] = field(default_factory=list)
     links: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -77,12 +79,18 @@ class History:
         self.agents = {agent.node: agent for agent in agents}
 
     def record(
-        self, at_s: float, node: str, notes: Mapping[str, float], links: Mapping[str, Mapping[str, float]]
+        self,
+        at_s: float,
+        node: str,
+        notes: Mapping[str, float],
+        links: Mapping[str, Mapping[str, float]],
+        size_bytes: int = 0,
     ) -> None:
         """Keep a health report of `node`, `at_s` seconds after the start. A report of a stranger is ignored."""
         agent = self.agents.get(node)
         if agent is None:
             return
+        agent.report_bytes += size_bytes
         agent.readings.append(Reading(at_s, dict(notes)))
         for peer, numbers in links.items():
             if peer in self.agents and peer != node:

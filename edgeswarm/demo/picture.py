@@ -127,12 +127,13 @@ def _traffic(axes: Axes, history: History, summary: Summary) -> None:
 
 
 def _cost(summary: Summary) -> str:
-    if summary.bytes_per_agent is None or summary.saved is None:
+    if summary.sharing_bytes_per_agent is None or summary.saved is None:
         return "What it cost"
     less = "less" if summary.saved >= 0 else "more"
+    sharing, raw = kilobytes(summary.sharing_bytes_per_agent), kilobytes(summary.raw_bytes_per_agent)
     return (
-        f"What it cost: {kilobytes(summary.bytes_per_agent)} per device,\n{percent(abs(summary.saved))} {less} than "
-        f"the raw samples ({kilobytes(summary.raw_bytes_per_agent)})"
+        f"What it cost: {sharing} per device for sharing,\n"
+        f"{percent(abs(summary.saved))} {less} than the raw samples ({raw})"
     )
 
 

@@ -28,7 +28,7 @@ _MAIN_WIDTH = (9, 20)
 """Widest column of class names in the narrow and in the wide table."""
 
 _OLD_S, _VERY_OLD_S = 5.0, 15.0
-_LEGEND = "alone / swarm: part of the hold-out samples recognised"
+_LEGEND = "alone / swarm: part of the hold-out recognised"
 
 
 class Screen(Protocol):
@@ -175,7 +175,7 @@ def render(view: View, width: int, height: int) -> Group:
     bar.add_column(no_wrap=True)
     bar.add_row(Text(view.phase), ProgressBar(total=1.0, completed=view.progress), view.counted())
     events = [Text(event, style="red", no_wrap=True, overflow="ellipsis") for event in view.events[-3:]]
-    legend = Text(f"{_LEGEND}; kB: MQTT in and out", style="dim", no_wrap=True, overflow="ellipsis")
+    legend = Text(f"{_LEGEND}; out, in: MQTT kB", style="dim", no_wrap=True, overflow="ellipsis")
     # heading 2, bar 1, table: title, agents, mean; legend 1, grid: blank, two titles, agents; the cursor's line
     needed = 2 + len(notes) + 1 + 1 + agents + 1 + 1 + len(events) + 3 + agents + 1
     grid_fits = height >= needed and width >= 9 + 7 * agents

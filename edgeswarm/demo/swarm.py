@@ -27,9 +27,8 @@ DRAW_EVERY_S = 0.25
 LATE_S = 14.0
 """How long after its due time a share may still be unfinished before the demo ends without it."""
 
-_CONNECT_S = 10.0
-_CONNECT_FAR_S = 25.0
-"""Long enough for a broker that is silent to MQTT 5 to be asked in MQTT 3.1.1."""
+_CONNECT_S = 12.0
+"""Long enough for a broker that is silent to MQTT 5 for ten seconds to be asked in MQTT 3.1.1."""
 
 _TICK_S = 0.05
 
@@ -75,29 +74,17 @@ def run(wish: Wish, screen: Screen, interrupts: Interrupts) -> Outcome:
         dealt = deal(data, wish.agents, wish.seed)
     view: View | None = None
     try:
-        with _folder() as folder, _broker(wish, folder, interrupts, screen) as broker:
+        with _folder() as folder, _broker(wish, folder, interrupts) as broker:
             terms = _terms(wish, broker)
             files = write_files(dealt, folder, terms)
             view = _view(wish, dealt, files, broker)
             others = not broker["kind"]
-            with Watcher(terms.url, terms.site, terms.plain_text, terms.protocol, keep_topics=others) as watcher:
+            watcher = Watcher(terms.url, terms.site, terms.plain_text, terms.protocol, keep_topics=others)
+            # the agents first: forking a process that has threads is best avoided, and they take longest to start
+            with watcher, _agents(files, view, screen, interrupts) as processes:
                 with interrupts.at_once():
-                    watcher.start(_CONNECT_FAR_S if others else _CONNECT_S)
-                processes: list[AgentProcess] = []
-                try:
-                    for file in files:
-                        interrupts.check()
-                        processes.append(start_agent(file.node, file.config))
-                        view.history.agents[file.node].pid = processes[-1].process.pid
-                    _follow(view, watcher, processes, terms, screen, interrupts)
-                finally:
-                    with contextlib.suppress(OSError):  # the terminal may be gone
-                        view.phase = "stopping"
-                        screen.draw(view)
-                    stopping_since = interrupts.count
-                    stop_agents(processes, hurry=lambda: interrupts.count > max(1, stopping_since))
-                    if others:
-                        watcher.sweep()
+                    watcher.start(_CONNECT_S)
+                _follow(view, watcher, processes, terms, screen, interrupts)
             view.phase = "done"
     finally:
         with contextlib.suppress(OSError):
@@ -117,7 +104,7 @@ def _folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _broker(wish: Wish, folder: Path, interrupts: Interrupts, screen: Screen) -> Iterator[dict[str, str]]:
+def _broker(wish: Wish, folder: Path, interrupts: Interrupts) -> Iterator[dict[str, str]]:
     """kind, version and url of a broker of our own, or of the reader's, whose kind is "" because nobody told us."""
     if wish.broker and wish.broker not in KINDS:
         yield {"kind": "", "version": "", "url": str(parse_url(wish.broker))}
@@ -129,6 +116,28 @@ def _broker(wish: Wish, folder: Path, interrupts: Interrupts, screen: Screen) ->
         yield {"kind": running.kind, "version": running.version, "url": running.url}
     finally:
         running.stop(patience_s=1.0)
+
+
+@contextlib.contextmanager
+def _agents(
+    files: tuple[AgentFiles, ...], view: View, screen: Screen, interrupts: Interrupts
+) -> Iterator[list[AgentProcess]]:
+    """The agents, one process each; none of them runs any more when this is left, however it is left."""
+    processes: list[AgentProcess] = []
+    try:
+        for file in files:
+            interrupts.check()
+            processes.append(start_agent(file.node, file.config))
+            view.history.agents[file.node].pid = processes[-1].process.pid
+        yield processes
+    finally:
+        signals = interrupts.count
+        try:
+            view.phase = "stopping"
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                screen.draw(view)
+        finally:
+            stop_agents(processes, hurry=lambda: interrupts.count > max(1, signals))
 
 
 def _terms(wish: Wish, broker: dict[str, str]) -> Terms:
@@ -174,7 +183,7 @@ def _follow(
         now = time.monotonic()
         view.elapsed_s = now - began
         for heard in watcher.reports():
-            history.record(view.elapsed_s, heard.node, heard.notes, heard.links)
+            history.record(view.elapsed_s, heard.node, heard.notes, heard.links, heard.bytes)
         _notice_the_dead(view, processes)
         if all(agent.ended is not None for agent in history.agents.values()):
             last = next(iter(history.agents.values()))

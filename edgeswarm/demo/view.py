@@ -33,7 +33,8 @@ NARROW = (
     Column("sent", "sent"),
     Column("held", "held"),
     WHY,
-    Column("kB", "kB"),
+    Column("kB_out", "out"),
+    Column("kB_in", "in"),
 )
 WIDE = (
     AGENT,
@@ -50,7 +51,6 @@ WIDE = (
     Column("kB_out", "kB out"),
     Column("kB_in", "kB in"),
 )
-WHY_LIMIT = 40
 WIDE_FROM = 104
 """Columns of the terminal from which the wide table fits."""
 
@@ -96,10 +96,8 @@ def _cell(agent: AgentHistory, key: str) -> str:
             return " ".join(agent.main)
         case "why":
             if agent.ended is not None:
-                return f"ended: {agent.ended}"[:WHY_LIMIT]
+                return "ended early"
             return ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in agent.held().items())
-        case "kB":
-            return _kilo(agent.bytes_total())
         case "kB_out":
             return _kilo(agent.latest("bytes_sent"))
         case "kB_in":
@@ -114,9 +112,6 @@ def _mean(history: History, key: str) -> str:
             return "mean"
         case "main" | "why":
             return ""
-        case "kB":
-            totals = [total for agent in history.agents.values() if (total := agent.bytes_total()) is not None]
-            return _kilo(sum(totals) / len(totals) if totals else None)
         case "kB_out":
             return _kilo(history.mean("bytes_sent"))
         case "kB_in":
@@ -132,7 +127,10 @@ def _number(key: str, value: float | None) -> str:
 
 
 def _kilo(count: float | None) -> str:
-    return DASH if count is None else f"{count / 1000:.1f}"
+    """Bytes in thousands, with a decimal below a hundred."""
+    if count is None:
+        return DASH
+    return f"{count / 1000:.1f}" if count < 99_950 else f"{count / 1000:.0f}"
 
 
 def age_rows(history: History) -> list[list[str]]:

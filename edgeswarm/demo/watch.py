@@ -11,6 +11,7 @@ import queue
 import random
 import threading
 from collections.abc import Mapping
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +28,10 @@ _STOP_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A health report of `node`: numbers by name, and numbers by name for each peer."""
+    """A health report of `node`: numbers by name, and numbers by name for each peer. bytes: of topic and payload."""
 
     node: str
+    bytes: int
     notes: Mapping[str, float]
     links: Mapping[str, Mapping[str, float]]
 
@@ -75,16 +77,18 @@ class Watcher:
 
     def sweep(self) -> None:
         """Delete what the agents left retained at a broker that outlives the demo. Never raises."""
-        if self._loop is None or self._thread is None or not self._thread.is_alive():
+        if self._loop is None or self._transport is None or self._thread is None or not self._thread.is_alive():
             return
         task = asyncio.run_coroutine_threadsafe(self._sweep(), self._loop)
         try:
             task.result(_SWEEP_S + 1.0)
-        except (TimeoutError, asyncio.TimeoutError, asyncio.CancelledError, RuntimeError):
+        except (futures.TimeoutError, futures.CancelledError, RuntimeError):
             task.cancel()
 
     def stop(self) -> None:
-        """Disconnect. Does nothing if it has not started or has ended."""
+        """Sweep if topics were kept, and disconnect. Does nothing if it has not started or has ended."""
+        if self._keep_topics:
+            self.sweep()
         if self._loop is not None and self._transport is not None and self._thread is not None:
             transport = self._transport
             if self._thread.is_alive() and not self._loop.is_closed():
@@ -140,7 +144,7 @@ class Watcher:
             report: dict[str, Any] = decode_report(payload)
         except WireError:
             return
-        self._heard.put(Heard(parsed.node, report["notes"], report["links"]))
+        self._heard.put(Heard(parsed.node, len(topic) + len(payload), report["notes"], report["links"]))
 
     def _on_any(self, topic: str, payload: bytes, retained: bool) -> None:
         parsed = topics.parse(topic)

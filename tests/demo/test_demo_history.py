@@ -39,6 +39,13 @@ def test_series_hold_the_reports_with_both_numbers() -> None:
     assert history.agents["a"].series("at_s", "samples") == ([1.0, 2.0, 3.0], [10, 20, 30])
 
 
+def test_reports_are_weighed() -> None:
+    history = two()
+    for _ in range(3):
+        history.record(1.0, "a", {"samples": 1, "bytes_sent": 1000.0}, {}, size_bytes=200)
+    assert summarise(history, 64).report_bytes_per_agent == 300.0
+
+
 def test_reasons_are_counted_from_the_newest_report() -> None:
     agent = AgentHistory("a", 1)
     history = History([agent])
@@ -71,8 +78,17 @@ def test_summary_of_a_whole_demo(made_up_history: Callable[..., History]) -> Non
 
 
 def test_words_say_what_was_measured_and_what_it_is_compared_with() -> None:
-    words = " ".join(in_words(Summary(5, 4, 1000, 64, 0.42, 0.88, 80_000.0, 400_000.0)))
-    for part in ("42 %", "88 %", "80.0 kB", "400 kB", "80 % less", "float32, 64 numbers each", "1 of 5 devices never"):
+    words = " ".join(in_words(Summary(5, 4, 1000, 64, 0.42, 0.88, 80_000.0, 400_000.0, 20_000.0)))
+    for part in (
+        "42 %",
+        "88 %",
+        "60.0 kB of MQTT",
+        "20.0 kB more for status reports",
+        "400 kB",
+        "85 % less",
+        "float32, 64 numbers each",
+        "1 of 5 devices never",
+    ):
         assert part in words
     assert "50 % more" in " ".join(in_words(Summary(5, 5, 10, 4, 0.4, 0.9, 1500.0, 1000.0)))
 
