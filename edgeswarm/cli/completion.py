@@ -85,7 +85,7 @@ def _flag(option: click.Option) -> Flag:
         value, choices = "words", tuple(str(choice) for choice in option.type.choices)
     elif option.metavar == "FOLDER":
         value = "folder"
-    return Flag(tuple(option.opts), option.help or "", value, choices)
+    return Flag(tuple(sorted(option.opts, key=len)), option.help or "", value, choices)
 
 
 def bash_script(places: list[Place]) -> str:
@@ -134,11 +134,12 @@ def zsh_script(places: list[Place]) -> str:
         specs = [_zsh_flag(flag) for flag in place.flags]
         below = [other for other in places if other.path[:-1] == place.path and other.path]
         if below:
-            lines += ["  local -a words", "  words=("]
+            # not `words`: that array is zsh's own, the line being completed
+            lines += ["  local -a verbs", "  verbs=("]
             lines += [f"    {_quoted(f'{word}:{text}')}" for word, text in place.words]
-            lines += ["  )", "  local state line", "  _arguments -C \\"]
+            lines += ["  )", '  local curcontext="$curcontext" state line', "  _arguments -C \\"]
             lines += [f"    {spec} \\" for spec in specs]
-            lines += ["    '1: :{_describe verb words}' '*::arg:->args'", '  case "$state:$line[1]" in']
+            lines += ["    '1: :{_describe verb verbs}' '*::arg:->args'", '  case "$state:$line[1]" in']
             lines += [f"    args:{other.path[-1]}) {_function(other.path)} ;;" for other in below]
             lines.append("  esac")
         else:

@@ -8,12 +8,14 @@ from typing import Any
 
 from edgeswarm.errors import StateError
 
+READER = "reader"
+"""Name the state is loaded under. A node's name matters when it learns and talks, and here it does neither."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learnt:
     """A strategy with its state as last saved. features: names of the dimensions, in order."""
 
-    node: str
     features: tuple[str, ...]
     strategy: Any
     state: Any
@@ -32,10 +34,9 @@ def load(folder: Path) -> Learnt:
         why = f" ({store.faults[0]})" if store.faults else ": the first is saved some seconds after the start"
         raise StateError(f"nothing is saved in {folder} yet{why}")
     try:
-        dumped = saved["state"]
-        node = str(saved["node"])
+        dumped = saved["strategy"]
         features = tuple(str(name) for name in saved["features"])
         strategy = STRATEGIES[dumped["strategy"]](schema=dumped["schema"])
-        return Learnt(node, features, strategy, strategy.load(node, dumped))
+        return Learnt(features, strategy, strategy.load(READER, dumped))
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"the state in {folder} is not one this version can use: {error}") from None

@@ -105,28 +105,9 @@ def state_folder_of(state_folder: Path | None, config_file: Path | None) -> Path
 
 
 def mqtt_settings(config: Config) -> MqttSettings:
-    """How to reach the broker, as the agent would. Raises ConfigError for an address we will not use."""
-    from edgeswarm.transport.settings import MqttSettings
+    """How to reach the broker, exactly as the agent would. Raises ConfigError for an address we will not use."""
+    from edgeswarm.agent.service import mqtt_settings as of_the_agent
 
-    broker = config.broker
-
-    def file(name: str) -> Path | None:
-        return Path(name) if name else None
-
-    settings = MqttSettings(
-        urls=tuple(broker.url),
-        site=config.site,
-        node=config.node,
-        task=config.task,
-        keepalive_s=broker.keepalive_s,
-        packet_limit_bytes=broker.packet_limit_bytes,
-        ca_file=file(broker.ca),
-        cert_file=file(broker.cert),
-        key_file=file(broker.key),
-        username=broker.username,
-        password_file=file(broker.password_file),
-        allow_plain=broker.allow_plain_text,
-        protocol=broker.protocol,
-    )
+    settings = of_the_agent(config)
     settings.check()
     return settings

@@ -105,12 +105,12 @@ def percent(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Up to four significant digits, no exponent for ordinary sizes."""
+    """Three significant digits, whole numbers in full, no exponent for ordinary sizes."""
     if not math.isfinite(value):
         return "-"
     if value == int(value) and abs(value) < 1e15:
         return f"{value:,.0f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def moment(at_unix: float) -> str:

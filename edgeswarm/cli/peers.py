@@ -68,6 +68,9 @@ def command(
         output.emit({"site": None if scope == "+" else scope, "nodes": [as_data(node) for node in seen]})
     elif seen:
         print_nodes(seen, with_site=scope == "+")
+    silent = sum(node.state == "ready" and not node.reported for node in seen)
+    if silent:
+        output.say(f"{silent} of {len(seen)} did not report within {timeout_s:g} s; a longer --timeout waits for them")
     if not seen:
         where = "any site" if scope == "+" else f"site {scope}"
         output.say(f"no node of {where} was heard of within {timeout_s:g} s")

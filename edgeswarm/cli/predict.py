@@ -103,7 +103,6 @@ def _finish(learnt: Learnt, score: Score, label: str, answers: list[dict[str, An
     accuracy = score.right / score.labelled if score.labelled else None
     if answers is not None:
         output.emit({
-            "node": learnt.node,
             "predictions": answers,
             "rows": score.rows,
             "unusable": score.unusable,

@@ -49,7 +49,7 @@ def read_rows(lines: Iterable[str], features: tuple[str, ...], label: str, name:
         yield from _csv_rows(line.lstrip("\ufeff"), (text for _, text in numbered), number, features, label, name)
 
 
-# ---- CSV --------------------------------------------------------------------------------------------------------------
+# ---- CSV ------------------------------------------------------------------------------------------------------------
 
 
 def _csv_rows(
@@ -88,7 +88,7 @@ def _csv_row(cells: list[str], line: int, places: list[int], label_at: int | Non
     return _checked(line, values, label)
 
 
-# ---- JSON lines -------------------------------------------------------------------------------------------------------
+# ---- JSON lines -----------------------------------------------------------------------------------------------------
 
 
 def _json_row(text: str, line: int, features: tuple[str, ...], label: str, name: str) -> Row:
@@ -97,9 +97,9 @@ def _json_row(text: str, line: int, features: tuple[str, ...], label: str, name:
     except Refused as error:
         if error.reason in ("missing_value", "not_a_number", "bad_label"):
             return Row(line, None, None, error.reason.replace("_", " "))
-        raise DataError(
-            f'{name}:{line}: not a sample ({error.reason.replace("_", " ")}): write a list of numbers, or {{"name": number, ...}}'
-        ) from None
+        why = error.reason.replace("_", " ")
+        form = 'write a list of numbers, or {"name": number, ...}'
+        raise DataError(f"{name}:{line}: not a sample ({why}): {form}") from None
     found = reading.features
     if found is None:
         raise DataError(f"{name}:{line}: holds no features")

@@ -15,8 +15,10 @@ from edgeswarm.cli import options, output
 from edgeswarm.errors import EXIT_NOT_CONNECTED, StateError
 
 STATUS_FILE = "status.json"
-STALE_AFTER_S = 120.0
-"""Reports come every 30 s unless the config says otherwise; older than four of them is worth a word."""
+STALE_REPORTS = 4
+"""A report this many intervals old, from a process that lives, is worth a word."""
+_TROUBLE = ("refused_", "dropped_", "inbox_full", "oversize", "faults", "garbled", "duplicate_name")
+"""Notes that begin so count what was thrown away or went wrong."""
 
 
 @click.command()
@@ -68,15 +70,15 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 def judged(report: dict[str, Any], now_unix: float) -> dict[str, Any]:
     """`report` with all its keys present, and with `running`, `age_s` and `stale` worked out."""
-    age_s = now_unix - float(report.get("at_unix", 0.0))
-    pid = int(report.get("pid", 0))
     filled: dict[str, Any] = {
-        "node": "", "site": "", "task": "", "pid": pid, "at_unix": 0.0, "uptime_s": 0.0,
-        "notes": {}, "links": {}, "counters": {}, "epoch": 0, "version": 0,
+        "node": "", "site": "", "task": "", "version": "", "epoch": 0, "pid": 0, "at_unix": 0.0, "uptime_s": 0.0,
+        "stopped": False, "disk_fault": "", "report_every_s": 30.0, "notes": {}, "links": {},
     } | report  # fmt: skip
-    filled["link"] = {"up": False, "detail": "", "protocol": ""} | dict(report.get("link") or {})
-    running = process_lives(pid)
-    return filled | {"age_s": age_s, "running": running, "stale": running and age_s > STALE_AFTER_S}
+    filled["link"] = {"up": False, "detail": ""} | dict(report.get("link") or {})
+    age_s = now_unix - float(filled["at_unix"])
+    running = not filled["stopped"] and process_lives(int(filled["pid"]))
+    stale = running and age_s > STALE_REPORTS * float(filled["report_every_s"])
+    return filled | {"age_s": age_s, "running": running, "stale": stale}
 
 
 def process_lives(pid: int) -> bool:
@@ -94,25 +96,22 @@ def process_lives(pid: int) -> bool:
 
 def print_status(report: dict[str, Any]) -> None:
     """The report for people."""
-    notes, counters = report["notes"], report["counters"]
+    notes = report["notes"]
     name = click.style(report["node"], bold=True)
     click.echo(f"{name} at site {report['site']}, task {report['task']}: {_life(report)}")
     click.echo()
-    output.pairs(
-        [
-            ("link", _link(report["link"])),
-            ("accuracy", _accuracy(notes)),
-            ("learnt", f"{_count(notes, 'samples')} samples into {_count(notes, 'prototypes')} prototypes"),
-            ("sent", f"{_count(notes, 'sent')} times, {_size(notes, 'bytes_sent')}; held back {_held(notes)}"),
-            ("received", _size(notes, "bytes_received")),
-            ("version", f"{report['version']} of start {report['epoch']}"),
-        ]
-    )
-    refused = {name: value for name, value in counters.items() if value}
-    if refused:
-        output.pairs(
-            [("counters", ", ".join(f"{name} {output.number(value)}" for name, value in sorted(refused.items())))]
-        )
+    lines = [
+        ("link", _link(report["link"])),
+        ("accuracy", _accuracy(notes)),
+        ("learnt", f"{_count(notes, 'samples')} samples into {_count(notes, 'prototypes')} prototypes"),
+        ("said", f"{_count(notes, 'sent')} times; held back {_held(notes)}"),
+        ("traffic", f"{_size(notes, 'bytes_sent')} sent, {_size(notes, 'bytes_received')} received"),
+    ]
+    if trouble := _trouble(notes):
+        lines.append(("dropped", trouble))
+    if report["disk_fault"]:
+        lines.append(("disk", click.style(str(report["disk_fault"]), fg="red")))
+    output.pairs(lines)
     if report["links"]:
         click.echo()
         print_links(report["links"])
@@ -155,6 +154,8 @@ def _size(numbers: dict[str, Any], name: str) -> str:
 
 def _life(report: dict[str, Any]) -> str:
     reported = f"reported {output.span(report['age_s'])} ago"
+    if report["stopped"]:
+        return f"stopped {output.span(report['age_s'])} ago, in good order"
     if not report["running"]:
         return click.style(f"not running (process {report['pid']} is gone)", fg="red") + f", {reported}"
     up = f"up {output.span(report['uptime_s'] + max(report['age_s'], 0.0))}"
@@ -165,9 +166,7 @@ def _life(report: dict[str, Any]) -> str:
 
 def _link(link: dict[str, Any]) -> str:
     state = click.style("up", fg="green") if link["up"] else click.style("down", fg="red")
-    detail = f", {link['detail']}" if link["detail"] else ""
-    protocol = f" (MQTT {link['protocol']})" if link["protocol"] else ""
-    return f"{state}{detail}{protocol}"
+    return f"{state}, {link['detail']}" if link["detail"] else state
 
 
 def _accuracy(notes: dict[str, Any]) -> str:
@@ -185,3 +184,8 @@ def _held(notes: dict[str, Any]) -> str:
     reasons = {name[5:]: value for name, value in notes.items() if name.startswith("held_") and value}
     detail = ", ".join(f"{reason} {output.count(value)}" for reason, value in sorted(reasons.items()))
     return _count(notes, "held") + (f" ({detail})" if detail else "")
+
+
+def _trouble(notes: dict[str, Any]) -> str:
+    counted = {name: value for name, value in notes.items() if value and name.startswith(_TROUBLE)}
+    return ", ".join(f"{name} {output.count(value)}" for name, value in sorted(counted.items()))

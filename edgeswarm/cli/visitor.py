@@ -20,6 +20,10 @@ _PATIENCE_S = 1.0
 """After this long without an answer a person wants to know what is going on."""
 
 
+_RETAINED_S = 0.3
+"""Time for everything that is retained to arrive; the broker sends it right after the subscription."""
+
+
 @dataclass
 class Seen:
     """A node as it was heard. notes: facts of its presence, then of its report; links: of its report."""
@@ -40,9 +44,8 @@ class Visitor:
         self.nodes: dict[tuple[str, str], Seen] = {}
 
     def complete(self) -> bool:
-        """Whether somebody is there and every one that is up has reported."""
-        up = [seen for seen in self.nodes.values() if seen.state == "ready"]
-        return bool(up) and all(seen.reported for seen in up)
+        """Whether anybody is known and every one that is up has reported."""
+        return bool(self.nodes) and all(seen.reported for seen in self.nodes.values() if seen.state == "ready")
 
     def on_state(self, topic: str, payload: bytes, retained: bool) -> None:
         """Presence of a node; an empty payload means it was removed."""
@@ -118,6 +121,7 @@ async def visit(settings: MqttSettings, site: str, timeout_s: float, say: Callab
     try:
         await transport.wait_up(timeout_s)
         began = loop.time()
+        await asyncio.sleep(min(timeout_s, _RETAINED_S))
         while loop.time() - began < timeout_s and not visitor.complete():
             await asyncio.sleep(0.05)
     finally:

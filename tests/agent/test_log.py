@@ -78,7 +78,7 @@ def test_the_journal_gets_a_level_on_every_line_and_no_time(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("value", ["", "8:1", "nonsense", "a:b", ":"])
 def test_an_inherited_or_odd_journal_variable_is_not_believed(value: str) -> None:
-    with open(os.devnull, "w") as stream:
+    with Path(os.devnull).open("w") as stream:
         assert not log.under_journal(stream, {"JOURNAL_STREAM": value})
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edgeswarm.cli import group
-from edgeswarm.demo.broker import RunningBroker, find_mosquitto, start_broker
+sys.path.insert(0, str(Path(__file__).parent))
 
-Run = Callable[..., Result]
+from cli_world import Run, need_mosquitto
+
+from edgeswarm.cli import group
+from edgeswarm.demo.broker import RunningBroker, start_broker
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Type a command line in an empty folder, with nothing of this machine's settings; `code` is what it must end with."""
+    """Type a command line in an empty folder, without this machine's settings; `code` is what it must end with."""
     home = tmp_path / "home"
     home.mkdir()
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NO_COLOR"):
@@ -48,12 +51,3 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     need_mosquitto()
     with start_broker("mosquitto", tmp_path_factory.mktemp("mosquitto")) as running:
         yield running
-
-
-def need_mosquitto() -> None:
-    import os
-
-    if find_mosquitto() is None:
-        if os.environ.get("EDGESWARM_REQUIRE_MOSQUITTO"):
-            pytest.fail("mosquitto is not installed, and EDGESWARM_REQUIRE_MOSQUITTO says it must be")
-        pytest.skip("mosquitto is not installed")

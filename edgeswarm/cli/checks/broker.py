@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 CHECK_TASK = "edgeswarm-doctor"
 """Task of the word published on `proto/`: peers drop other tasks unread."""
+CHECK_KIND = "_doctor"
+"""Last level of the words published on `all/` and `inbox/`: no kind of message has an underscore, so peers count it
+under refused_topic and look no further."""
 _SOON_DAYS = 14
 _ECHO_S = 3.0
 """Longest wait for our own word to come back: it travels to the broker and straight home."""
@@ -67,6 +70,12 @@ class _Heard:
     def acknowledge(self, packet_id: int, code: int) -> None:
         self.answers[packet_id] = code
         self.arrived.set()
+
+    def refused(self, word: _Word) -> bool:
+        return self.answers.get(word.packet_id) == _NOT_AUTHORISED
+
+    def settled(self, word: _Word) -> bool:
+        return self.refused(word) or self.has(word)
 
     def has(self, word: _Word) -> bool:
         return any((topic, payload) == (word.topic, word.payload) for topic, payload, _ in self.texts)
@@ -226,7 +235,7 @@ def _packet_limit(settings: MqttSettings, link: Link, welcome: Welcome) -> Findi
     return Finding("packet-limit", OK, f"the broker takes {theirs:,} bytes, we send at most {ours:,}", "", facts)
 
 
-# ---- presence and access rules ---------------------------------------------------------------------------------------
+# ---- presence and access rules --------------------------------------------------------------------------------------
 
 
 async def _access(settings: MqttSettings, link: Link, heard: _Heard, timeout_s: float, running: bool) -> list[Finding]:
@@ -237,8 +246,10 @@ async def _access(settings: MqttSettings, link: Link, heard: _Heard, timeout_s: 
     own_state = topics.state_topic(site, node)
     words = [
         _Word("proto", topics.proto_topic(site, "+", "+"), topics.proto_topic(site, node, CHECK_TASK), word),
-        _Word("all", topics.all_topic(site, "+", "+"), topics.all_topic(site, node, "check"), word),
-        _Word("inbox", topics.inbox_topic(site, node, "+", "+"), topics.inbox_topic(site, node, node, "check"), word),
+        _Word("all", topics.all_topic(site, "+", "+"), topics.all_topic(site, node, CHECK_KIND), word),
+        _Word(
+            "inbox", topics.inbox_topic(site, node, "+", "+"), topics.inbox_topic(site, node, node, CHECK_KIND), word
+        ),
     ]
     state = _Word("state", topics.state_topic(site, "+"), own_state, _gone(node))
     link.subscribe([Subscription(each.topic_filter, 1) for each in (state, *words)])
@@ -261,12 +272,12 @@ def _gone(node: str) -> bytes:
 
 
 async def _say(link: Link, heard: _Heard, words: list[_Word], silent_s: float) -> None:
-    """Publish the words, and wait until all are back or `silent_s` has passed."""
+    """Publish the words, and wait until all are back or refused, or `silent_s` has passed."""
     loop = asyncio.get_running_loop()
     for word in words:
         word.packet_id = link.publish(Packet(word.topic, word.payload, qos=1, retain=False, expiry_s=10), 10)
     until = loop.time() + silent_s
-    while not all(heard.has(word) for word in words) and not link.closed.done() and loop.time() < until:
+    while not all(heard.settled(word) for word in words) and not link.closed.done() and loop.time() < until:
         heard.arrived.clear()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(heard.arrived.wait(), min(0.2, max(0.0, until - loop.time())))
@@ -281,7 +292,7 @@ def _judged(word: _Word, link: Link, heard: _Heard, silent_s: float) -> Finding:
         return Finding(
             name, FAIL, f"the broker hung up: {link.closed.result().reason}", "look at the broker's log", facts
         )
-    if heard.answers.get(word.packet_id) == _NOT_AUTHORISED:
+    if heard.refused(word):
         return Finding(
             name, FAIL, f"may not write {word.topic}", "add the rule to the broker's ACL (docs/wire.md)", facts
         )

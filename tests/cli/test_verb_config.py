@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
+from cli_world import Run
 
 from edgeswarm.agent.config import load
 from edgeswarm.agent.layers import BY_SECTION, TOP

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from cli_world import Run
 
 from edgeswarm.cli import VERBS
 

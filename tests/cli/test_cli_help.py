@@ -38,7 +38,7 @@ NAMED = pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) or
 
 @NAMED
 def test_every_verb_and_option_has_help(path: tuple[str, ...], command: click.Command) -> None:
-    assert command.help and command.help.strip().endswith((".", "!", ":", "interrupted.")) or "\b" in str(command.help)
+    assert command.help and command.help.split("\n\n")[0].strip().endswith(".")
     for parameter in command.get_params(click.Context(command)):
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{' '.join(path)} {parameter.opts[0]} has no help"
@@ -127,4 +127,4 @@ def test_every_verb_stands_in_the_page() -> None:
         assert f"# {' '.join(['edgeswarm', *path])}\n" in page
         for parameter in command.get_params(click.Context(command)):
             if isinstance(parameter, click.Option):
-                assert f"`{parameter.opts[0]}`" in page
+                assert all(f"`{name}`" in page for name in parameter.opts)

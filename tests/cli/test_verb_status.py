@@ -11,24 +11,31 @@ from typing import Any
 
 import click
 import pytest
-from conftest import Run
+from cli_world import Run
 
 from edgeswarm.cli import status
 
 
+def link(*values: float) -> dict[str, float]:
+    return dict(zip(("age_s", "age_mean_s", "weight", "prototypes", "updates", "muted"), values, strict=True))
+
+
 def report(**changes: Any) -> dict[str, Any]:
     return {
-        "node": "node-1", "site": "hall", "task": "wafer", "pid": os.getpid(), "at_unix": time.time() - 3, "uptime_s": 8000.0,
-        "link": {"up": True, "detail": "connected to mqtt://localhost:1883", "protocol": "5"},
+        "node": "node-1", "site": "hall", "task": "wafer", "pid": os.getpid(), "at_unix": time.time() - 3,
+        "uptime_s": 8000.0,
+        "link": {"up": True, "detail": "connected to mqtt://localhost:1883 with MQTT 5"},
         "notes": {
-            "samples": 12340.0, "prototypes": 64.0, "accuracy_alone": 0.84, "accuracy_swarm": 0.912, "sent": 210.0,
-            "held": 1022.0, "held_no_news": 1000.0, "held_over_budget": 22.0, "bytes_sent": 84200.0, "bytes_received": 1.2e6,
+            "samples": 12340.0, "prototypes": 64.0, "accuracy_alone": 0.84, "accuracy_swarm": 0.912,
+            "sent": 210.0,             "held": 1022.0, "held_no_news": 1000.0, "held_over_budget": 22.0,
+            "bytes_sent": 84200.0, "bytes_received": 1.2e6,
+            "refused_malformed": 2.0, "dropped_offline": 0.0,
         },
         "links": {
-            "node-3": {"age_s": 99.0, "age_mean_s": 50.0, "weight": 0.0, "prototypes": 10.0, "updates": 4.0, "muted": 1.0},
-            "node-2": {"age_s": 0.4, "age_mean_s": 1.1, "weight": 0.85, "prototypes": 61.0, "updates": 210.0, "muted": 0.0},
+            "node-3": link(99.0, 50.0, 0.0, 10.0, 4.0, 1.0),
+            "node-2": link(0.4, 1.1, 0.85, 61.0, 210.0, 0.0),
         },
-        "counters": {"refused_malformed": 2, "connects": 0}, "epoch": 7, "version": 41,
+        "epoch": 7, "version": "0.1.0", "stopped": False, "disk_fault": "", "report_every_s": 30.0,
     } | changes  # fmt: skip
 
 
@@ -49,11 +56,12 @@ def test_the_screen(run: Run, folder: Path, write: Callable[..., None]) -> None:
     lines = run("status", "--state", str(folder)).stdout.splitlines()
     assert lines[0].startswith("node-1 at site hall, task wafer: up 2 h 13 min, reported 3")
     text = "\n".join(lines)
-    assert "link      up, connected to mqtt://localhost:1883 (MQTT 5)" in text
+    assert "link      up, connected to mqtt://localhost:1883 with MQTT 5" in text
     assert "accuracy  91.2 % with the swarm, 84.0 % alone (on its own newest samples)" in text
     assert "learnt    12,340 samples into 64 prototypes" in text
-    assert "sent      210 times, 84.2 kB; held back 1,022 (no_news 1,000, over_budget 22)" in text
-    assert "counters  refused_malformed 2" in text and "connects" not in text
+    assert "said      210 times; held back 1,022 (no_news 1,000, over_budget 22)" in text
+    assert "traffic   84.2 kB sent, 1.2 MB received" in text
+    assert "dropped   refused_malformed 2" in text and "offline" not in text and "disk" not in text
     assert [line.split()[0] for line in lines[-3:]] == ["peer", "node-2", "node-3"]
     assert lines[-1].endswith("muted") and not lines[-2].endswith("muted")
 
@@ -71,7 +79,7 @@ def test_json_has_every_key_even_from_a_sparse_report(folder: Path, run_json: Ca
 
 
 def test_an_agent_that_knows_nothing_yet_can_be_shown(run: Run, folder: Path, write: Callable[..., None]) -> None:
-    write(notes={}, links={}, counters={})
+    write(notes={}, links={})
     text = run("status", "--state", str(folder)).stdout
     assert "accuracy  not known yet" in text and "learnt    - samples" in text
 
@@ -89,8 +97,23 @@ def test_a_silent_agent_is_asked_about(run: Run, folder: Path, write: Callable[.
     assert "reported 60 min ago (is it stuck?)" in run("status", "--state", str(folder)).stdout
 
 
+def test_slow_reports_are_not_called_silence(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write(at_unix=time.time() - 1000, report_every_s=300.0)
+    assert "stuck" not in run("status", "--state", str(folder)).stdout
+
+
+def test_an_agent_that_stopped_says_so(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write(stopped=True)
+    assert "stopped 3" in run("status", "--state", str(folder), code=3).stdout
+
+
+def test_trouble_with_the_disk_is_shown(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write(disk_fault="disk full: cannot save")
+    assert "disk      disk full: cannot save" in run("status", "--state", str(folder)).stdout
+
+
 def test_no_link_ends_with_3_and_is_shown(run: Run, folder: Path, write: Callable[..., None]) -> None:
-    write(link={"up": False, "detail": "connection refused", "protocol": ""})
+    write(link={"up": False, "detail": "connection refused"})
     assert "link      down, connection refused" in run("status", "--state", str(folder), code=3).stdout
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
+from cli_world import Run
 
 from edgeswarm.agent.ledger import Ledger
 from edgeswarm.cli.sentences import SENTENCES, fact, sentence

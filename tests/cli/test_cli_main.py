@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 import pytest
+from cli_world import Run
 from click.testing import CliRunner
-from conftest import Run
 
 from edgeswarm import errors
 from edgeswarm.cli import group, status

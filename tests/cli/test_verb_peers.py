@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_world import Run, need_mosquitto
+
+from edgeswarm.cli.visitor import Visitor
+from edgeswarm.demo.broker import RunningBroker, start_broker
+from edgeswarm.messages import Message, Presence
+from edgeswarm.transport.mqtt import MqttTransport
+from edgeswarm.transport.settings import MqttSettings
+from edgeswarm.wire.status import encode_presence, encode_report
+
+REPORT = {
+    "notes": {
+        "samples": 1234.0,
+        "accuracy_swarm": 0.91,
+        "accuracy_alone": 0.84,
+        "prototypes": 64.0,
+        "bytes_sent": 12345.0,
+    },
+    "links": {"node-8": {"age_s": 3.5, "muted": 0.0}, "node-9": {"age_s": 42.0, "muted": 1.0}},
+}
+
+
+class Deaf:
+    """A listener with nothing to do."""
+
+    def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None: ...
+    def on_refused(self, sender: str, reason: str) -> None: ...
+    def on_presence(self, presence: Presence) -> None: ...
+    def on_link(self, up: bool, detail: str) -> None: ...
+
+
+@contextmanager
+def nodes(broker: RunningBroker, site: str, reporting: int, silent: int = 0) -> Iterator[None]:
+    """Nodes that are there, the first of them reporting all the time, over real connections in another thread."""
+    up, done = threading.Event(), threading.Event()
+
+    async def live() -> None:
+        transports = []
+        for number in range(1, reporting + silent + 1):
+            settings = MqttSettings(urls=(broker.url,), site=site, node=f"node-{number}", task="wafer")
+            transport = MqttTransport(settings, Deaf(), random.Random(number))
+            facts = {"strategy": "prototype_gossip", "version": "0.1.0"}
+            transport.announce(Presence(f"node-{number}", "ready", 3, f"life{number}", facts))
+            await transport.__aenter__()
+            await transport.wait_up(10)
+            transports.append(transport)
+        up.set()
+        while not done.is_set():
+            for transport in transports[:reporting]:
+                transport.publish_report(encode_report(REPORT))
+            await asyncio.sleep(0.05)
+        for transport in transports:
+            await transport.__aexit__(None, None, None)
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()), name="nodes")
+    thread.start()
+    try:
+        assert up.wait(20)
+        yield
+    finally:
+        done.set()
+        thread.join(20)
+
+
+@pytest.mark.broker
+def test_the_screen(run: Run, broker: RunningBroker) -> None:
+    with nodes(broker, "hall-1", reporting=2):
+        lines = run("peers", "--broker", broker.url, "--site", "hall-1", "--timeout", "20").stdout.splitlines()
+    assert lines[0].split() == [
+        "node",
+        "state",
+        "start",
+        "strategy",
+        "samples",
+        "accuracy",
+        "alone",
+        "prototypes",
+        "sent",
+        "oldest",
+        "muted",
+    ]
+    assert lines[1].split() == [
+        "node-1",
+        "ready",
+        "3",
+        "prototype_gossip",
+        "1,234",
+        "91.0",
+        "%",
+        "84.0",
+        "%",
+        "64",
+        "12.3",
+        "kB",
+        "42",
+        "s",
+        "node-9",
+    ]
+    assert [line.split()[0] for line in lines[1:]] == ["node-1", "node-2"]
+
+
+@pytest.mark.broker
+def test_json_and_a_node_that_does_not_report(run: Run, broker: RunningBroker) -> None:
+    import json
+
+    with nodes(broker, "hall-2", reporting=1, silent=1):
+        result = run("peers", "--broker", broker.url, "--site", "hall-2", "--timeout", "1.5", "--json")
+    data = json.loads(result.stdout)
+    first, second = data["nodes"]
+    assert set(first) == set(second) == {"site", "node", "state", "epoch", "notes", "links", "oldest_age_s", "muted"}
+    assert (first["oldest_age_s"], first["muted"]) == (42.0, ["node-9"])
+    assert (second["oldest_age_s"], second["links"], second["state"]) == (None, {}, "ready")
+    assert "waiting for reports (1.5 s at most)" in result.stderr
+    assert "1 of 2 did not report within 1.5 s" in result.stderr
+
+
+@pytest.mark.broker
+def test_gone_nodes_are_listed_and_not_waited_for(run: Run, broker: RunningBroker) -> None:
+    with nodes(broker, "hall-3", reporting=1):
+        pass
+    result = run("peers", "--broker", broker.url, "--site", "hall-3", "--timeout", "30")
+    assert result.stdout.splitlines()[1].split()[:3] == ["node-1", "disconnected", "3"]
+
+
+@pytest.mark.broker
+def test_all_sites(run: Run, broker: RunningBroker) -> None:
+    with nodes(broker, "hall-4", reporting=1), nodes(broker, "hall-5", reporting=1):
+        lines = run("peers", "--broker", broker.url, "--site", "all", "--timeout", "2").stdout.splitlines()
+    assert lines[0].split()[0] == "site"
+    assert {"hall-4", "hall-5"} <= {line.split()[0] for line in lines[1:]}
+
+
+@pytest.mark.broker
+def test_nobody_there(run: Run, broker: RunningBroker) -> None:
+    result = run("peers", "--broker", broker.url, "--site", "nowhere", "--timeout", "0.5", code=5)
+    assert result.stdout == "" and "no node of site nowhere was heard of" in result.stderr
+
+
+@pytest.mark.broker
+def test_a_broker_that_refuses(run: Run, tmp_path: Path) -> None:
+    need_mosquitto()
+    with start_broker("mosquitto", tmp_path, anonymous=False) as strict:
+        assert "refused" in run("peers", "--broker", strict.url, code=4).stderr
+
+
+def test_no_broker(run: Run) -> None:
+    assert "mqtt://127.0.0.1:1" in run("peers", "--broker", "mqtt://127.0.0.1:1", "--timeout", "0.3", code=3).stderr
+
+
+def test_which_broker(run: Run) -> None:
+    assert "--broker mqtt://host" in run("peers", code=2).stderr
+
+
+@pytest.mark.parametrize("url", ["localhost", "http://localhost", "mqtt://user:pw@localhost", "mqtt://far.example"])
+def test_an_address_that_cannot_be_used(run: Run, url: str) -> None:
+    stderr = run("peers", "--broker", url, code=2).stderr
+    assert stderr.startswith("edgeswarm: ") and "pw" not in stderr.replace("password", "")
+
+
+def test_a_visitor_survives_what_it_hears() -> None:
+    visitor = Visitor()
+    topic = "edgeswarm/v1/hall/node-1/state"
+    visitor.on_state("other/topic", b"x", True)
+    visitor.on_health("other/topic", b"x", False)
+    visitor.on_state(topic, b"junk", True)
+    visitor.on_health("edgeswarm/v1/hall/node-1/health", b"junk", False)
+    (seen,) = visitor.nodes.values()
+    assert seen.state == "unreadable (malformed)" and not seen.reported
+    visitor.on_state(topic, encode_presence(Presence("node-1", "lost", 4, "x")), True)
+    assert (seen.state, seen.epoch) == ("lost", 4)
+    visitor.on_state(topic, b"", False)
+    assert not visitor.nodes
+
+
+def test_a_report_outlives_the_presence_that_comes_after_it() -> None:
+    visitor = Visitor()
+    visitor.on_health("edgeswarm/v1/hall/node-1/health", encode_report(REPORT), False)
+    facts: dict[str, Any] = {"samples": 1, "strategy": "s"}
+    visitor.on_state(
+        "edgeswarm/v1/hall/node-1/state", encode_presence(Presence("node-1", "ready", 4, "x", facts)), True
+    )
+    (seen,) = visitor.nodes.values()
+    assert (seen.notes["samples"], seen.notes["strategy"], visitor.complete()) == (1234.0, "s", True)
