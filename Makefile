@@ -15,7 +15,7 @@ test: $(VENV)/.test ## the whole test suite (with a real Mosquitto where one is 
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.test ## format, lint and types, as CI runs them
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python scripts/golden --check
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python scripts/golden --check && $(BIN)/python scripts/cli-docs --check
 
 bench: $(VENV)/.test ## every benchmark, briefly
 	@for script in scripts/bench/*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done

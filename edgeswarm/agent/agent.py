@@ -18,6 +18,7 @@ from edgeswarm.strategies.base import (
     Decision,
     Event,
     Note,
+    Peers,
     Request,
     Send,
     Sent,
@@ -30,9 +31,12 @@ from edgeswarm.transport.base import Transport
 
 S = TypeVar("S")
 
+LINKS_LIMIT = 4096
+"""Peers of which numbers are kept; beyond it those of absent peers are dropped."""
+
 
 class Score:
-    """Recent accuracy on the node's own labelled samples, test-then-train; a sample's weight halves every 70 samples."""
+    """Recent accuracy on the node's own labelled samples, test-then-train; a sample's weight halves every 69."""
 
     MEMORY = 0.99
 
@@ -89,6 +93,10 @@ class Agent(Generic[S]):
             if isinstance(current, Woke) and self._alarms.get(current.name) != current.at:
                 continue  # replaced by a later Wake of the same name
             self.state, actions = yield from self.strategy.step(self.state, current)
+            if isinstance(current, Woke):  # kept until here, so that a step that failed can be tried again
+                self._alarms.pop(current.name, None)
+            if isinstance(current, Peers) and len(self.link_notes) + len(self.ages) > LINKS_LIMIT:
+                self._drop_links(frozenset(current.names))
             self.perform(actions)
 
     def perform(self, actions: list[Action]) -> None:
@@ -115,6 +123,10 @@ class Agent(Generic[S]):
     def _send(self, to: str, message: Message) -> None:
         size_bytes = self._transport.send(to, message)
         self._follow.append(Sent(self._clock.now(), to, message, size_bytes))
+
+    def _drop_links(self, present: frozenset[str]) -> None:
+        self.link_notes = {peer: notes for peer, notes in self.link_notes.items() if peer in present}
+        self.ages = {peer: meter for peer, meter in self.ages.items() if peer in present}
 
     def link_report(self) -> Mapping[str, Mapping[str, float]]:
         """Numbers per peer: those the strategy noted, and the age of information on the link."""

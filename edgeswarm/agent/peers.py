@@ -7,6 +7,7 @@ wills, must not keep the dead alive: a peer that was silent for too long is take
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgeswarm.messages import Presence
@@ -16,14 +17,15 @@ ABSENT = frozenset({"lost", "disconnected", "gone"})
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The newest presence of a peer, and when anything was last heard from it."""
+    """The newest presence of a peer, when anything was last heard from it, and whether that is too long ago."""
 
     presence: Presence
     heard_at: float
+    silent: bool = False
 
     @property
     def present(self) -> bool:
-        return self.presence.state not in ABSENT
+        return self.presence.state not in ABSENT and not self.silent
 
 
 class PeerTable:
@@ -36,11 +38,12 @@ class PeerTable:
     def __init__(self, node: str, silence_s: float = 3600.0, limit: int = 2048) -> None:
         self.node, self.silence_s, self.limit = node, silence_s, limit
         self._peers: dict[str, Peer] = {}
+        self._revived = False
 
     def __getitem__(self, name: str) -> Peer:
         return self._peers[name]
 
-    def __iter__(self) -> object:
+    def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._peers))
 
     def present(self) -> tuple[str, ...]:
@@ -62,18 +65,23 @@ class PeerTable:
         now = self._peers[name].present
         return was != now or (now and old is not None and old.presence.epoch != presence.epoch)
 
-    def heard(self, name: str, at: float) -> None:
-        """A message of any kind came from `name`."""
-        if name in self._peers:
-            self._peers[name] = replace(self._peers[name], heard_at=at)
+    def heard(self, name: str, at: float) -> bool:
+        """A message of any kind came from `name`; True if it counted as lost for its silence and is there again."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return False
+        self._peers[name] = replace(peer, heard_at=at, silent=False)
+        back = not peer.present and self._peers[name].present
+        self._revived |= back
+        return back
 
     def sweep(self, at: float) -> bool:
-        """Count those silent for too long as lost; True if there were any."""
+        """Count those silent for too long as lost; True if that, or `heard` since the last sweep, changed `present`."""
         silent = [n for n, peer in self._peers.items() if peer.present and at - peer.heard_at > self.silence_s]
         for name in silent:
-            peer = self._peers[name]
-            self._peers[name] = replace(peer, presence=replace(peer.presence, state="lost"))
-        return bool(silent)
+            self._peers[name] = replace(self._peers[name], silent=True)
+        changed, self._revived = bool(silent) or self._revived, False
+        return changed
 
     def _make_room(self) -> bool:
         absent = [(peer.heard_at, name) for name, peer in self._peers.items() if not peer.present]

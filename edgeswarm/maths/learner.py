@@ -1,7 +1,8 @@
 """What a node learns from its own samples, and how it answers with that and with what its peers told it.
 
 One `Learner` is a node's own knowledge: ILVQ prototypes, the scale of its features, and class summaries. `Others` is
-what its peers published, stacked for arithmetic. `opinions` asks every expert; `votes.hedge` weighs them.
+what its peers published, stacked for arithmetic. `opinions` asks every expert; `votes.hedge` weighs them and
+`votes.mix` makes one answer of them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from edgeswarm.maths.ilvq import CLEAN, Ilvq
 from edgeswarm.maths.replica import Replica
 from edgeswarm.maths.scaling import RunningScale
 from edgeswarm.maths.summaries import ClassSummaries, Table, gaussian_vote, pool
-from edgeswarm.maths.votes import prototype_vote, smooth, squared_distances
+from edgeswarm.maths.votes import Flags, Floats, prototype_vote, smooth, squared_distances
 from edgeswarm.messages import Array
 
-HALF_LIVES = (10.0, 100.0)
+HALF_LIVES = (10.0,)
+"""One speed of forgetting, in samples of a class. A second one of 100 or 1000 was tried on the four streams of
+docs/replication.md and on digits: no gain above the spread, a quarter more bytes, and less believed of the swarm."""
 EXPERTS = 2 + 2 * len(HALF_LIVES)
 """Own and swarm's prototypes, then for each half-life own and swarm's summaries."""
 OWN = np.arange(EXPERTS) % 2 == 0
@@ -56,6 +59,17 @@ class Learner:
         self.points.learn(x, label)
         self.summaries.add(x, label)
 
+    def seen(self, classes: int) -> Flags:
+        """(classes,) which of them this node has ever had a sample of."""
+        out = np.zeros(classes, np.bool_)
+        told = (self.summaries.weight > 0).any(axis=0)[:classes]
+        out[: told.size] = told
+        return out
+
+    def mass(self, classes: int) -> Floats:
+        """(classes,) samples its prototypes stand for."""
+        return np.asarray(np.bincount(self.points.labels, self.points.counts, classes))
+
     def boundary(self) -> NDArray[np.bool_]:
         """(n,) prototypes linked to one of another class: they hold the border and are merged last (spec 5.4)."""
         labels = self.points.labels
@@ -76,6 +90,8 @@ class Learner:
         summaries = ClassSummaries.load(dumped["summaries"])
         if points.d != scale.d or (summaries.mean.size and summaries.mean.shape[2] != points.d):
             raise ValueError("the parts of a dumped learner differ in their number of features")
+        if summaries.half_lives != HALF_LIVES:
+            raise ValueError("a dumped learner forgets at other speeds than this version")
         return cls(points, scale, summaries)
 
 
@@ -104,11 +120,16 @@ def stack(replicas: Mapping[str, Replica], d: int) -> Others:
         np.concatenate([r.labels for r in full]) if full else np.zeros(0, np.int32),
         np.concatenate([r.counts for r in full]) if full else np.zeros(0, np.float32),
         {name: slice(a, b) for name, a, b in zip(names, ends[:-1], ends[1:], strict=True)},
-        {name: r.summary for name, r in zip(names, held, strict=True) if r.summary is not None},
+        {n: r.summary for n, r in zip(names, held, strict=True) if r.summary is not None and fits(r.summary, d)},
     )
 
 
-def opinions(learner: Learner | None, others: Others, muted: Iterable[str], x: Array, classes: int) -> Array:
+def fits(table: Table, d: int) -> bool:
+    """Whether somebody's class summaries are of d features and of this version's half-lives."""
+    return bool(table.mean.shape[0] == len(HALF_LIVES) and table.mean.shape[2] == d)
+
+
+def opinions(learner: Learner | None, others: Others, muted: Iterable[str], x: Array, classes: int) -> Floats:
     """Every expert's class probabilities for rows x (n, d): (EXPERTS, n, classes), smoothed.
 
     learner: None for a node without samples of its own; it then speaks through its peers alone.
@@ -119,7 +140,7 @@ def opinions(learner: Learner | None, others: Others, muted: Iterable[str], x: A
 
 def opinions_and_trials(
     learner: Learner, others: Others, muted: Iterable[str], x: Array, classes: int, trial: Sequence[str]
-) -> tuple[Array, Array]:
+) -> tuple[Floats, Floats]:
     """`opinions`, and for each peer on `trial` what own knowledge and that peer's together would say.
 
     Returns (EXPERTS, n, classes) and (2, trials, n, classes): by prototypes, by the fastest summaries.
@@ -129,10 +150,10 @@ def opinions_and_trials(
 
 def _ask(
     learner: Learner | None, others: Others, muted: frozenset[str], x: Array, classes: int, trial: Sequence[str]
-) -> tuple[Array, Array]:
+) -> tuple[Floats, Floats]:
     n, d = x.shape
     if learner is None:
-        own_d2, labels, counts = np.zeros((n, 0), np.float32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+        own_d2, labels, counts = np.zeros((n, 0)), np.zeros(0, np.int32), np.zeros(0, np.float32)
         metric = _metric_of(others, d)
         tables: list[Table | ClassSummaries] = []
     else:

@@ -13,6 +13,8 @@ feature for all. Accuracy of prototype gossip changed by 0.0004 at most (our rea
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from edgeswarm.messages import SCHEMES, Array, Packed
@@ -51,7 +53,8 @@ def unpack(packed: Packed) -> Array:
     """The vectors again, (k, d) float32, finite for anything `pack` made; a new array."""
     if packed.scheme != "int8":
         return np.array(packed.codes, np.float32)
-    values = packed.offset.astype(np.float64) + packed.scale.astype(np.float64) * packed.codes.astype(np.float64)
+    values: Any = packed.codes * packed.scale.astype(np.float64)
+    values += packed.offset
     result: Array = values.astype(np.float32)
     return result
 

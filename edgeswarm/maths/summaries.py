@@ -7,7 +7,7 @@ product learner (the published method has none; a lone Gaussian naive Bayes beat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,15 @@ class ClassSummaries:
         variance = self.variance[:, pick] / (scale.astype(np.float64) ** 2)
         rows = np.concatenate([self.weight[:, pick, None], mean, variance], axis=2)
         most = float(np.finfo(np.float16).max)
-        return np.clip(rows, -most, most).reshape(-1, rows.shape[2]).astype(np.float16)
+        table: NDArray[np.float16] = np.clip(rows, -most, most).reshape(-1, rows.shape[2]).astype(np.float16)
+        return table
+
+    def fit_float16(self) -> bool:
+        """Whether raw means and variances survive float16: each mean within a quarter of its standard deviation."""
+        varies = self.variance > 0
+        near = np.abs(self.mean[varies]) * 2.0**-11 <= 0.25 * np.sqrt(self.variance[varies])
+        sizes = np.concatenate([np.abs(self.mean[varies]), self.variance[varies], 1e-4 / self.variance[varies]])
+        return bool(near.all() and (sizes < float(np.finfo(np.float16).max)).all())
 
     def dump(self) -> dict[str, Any]:
         return {
@@ -92,28 +100,58 @@ class ClassSummaries:
         return out
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Somebody's class summaries in the reader's class numbering; a class nobody told has weight 0.
 
-    weight: (h, c).  mean, variance: (h, c, d), float64.
+    weight: (h, c).  mean, variance: (h, c, d), float64. These may be given as a function that works them out when they
+    are first looked at: between two predictions a peer may speak many times, and only its last word counts.
     """
 
-    weight: Any
-    mean: Any
-    variance: Any
+    __slots__ = ("_both", "weight")
+
+    def __init__(
+        self, weight: Any, mean: Any = None, variance: Any = None, late: Callable[[], tuple[Any, Any]] | None = None
+    ) -> None:
+        self.weight = weight
+        self._both: Any = late if late is not None else (mean, variance)
+
+    @property
+    def mean(self) -> Any:
+        """(h, c, d) float64."""
+        return self._worked_out()[0]
+
+    @property
+    def variance(self) -> Any:
+        """(h, c, d) float64, none below 0."""
+        return self._worked_out()[1]
+
+    def _worked_out(self) -> tuple[Any, Any]:
+        both = self._both
+        if callable(both):
+            both = self._both = both()
+        found: tuple[Any, Any] = both
+        return found
 
 
 def table_of(rows: NDArray[np.float16], labels: Sequence[int], classes: int, scale: Array, offset: Array) -> Table:
-    """A received `ClassSummaries.table` spread over `classes` classes. labels: (c,) reader's numbers of its classes."""
+    """A received `ClassSummaries.table` spread over `classes` classes. labels: (c,) reader's numbers of its classes.
+
+    scale: 0, of a feature that did not vary, counts as 1."""
     d = (rows.shape[1] - 1) // 2
     halves = rows.shape[0] // len(labels)
     cube = rows.astype(np.float64).reshape(halves, -1, 1 + 2 * d)
-    out = Table(*(np.zeros((halves, classes, *tail)) for tail in ((), (d,), (d,))))
-    pick = np.asarray(labels, int)
-    out.weight[:, pick] = np.maximum(cube[..., 0], 0.0)
-    out.mean[:, pick] = cube[..., 1 : 1 + d] * scale + offset
-    out.variance[:, pick] = np.maximum(cube[..., 1 + d :], 0.0) * scale.astype(np.float64) ** 2
+
+    def late() -> tuple[Any, Any]:
+        unit = np.where(scale > 0, scale, 1.0).astype(np.float32)
+        mean = cube[..., 1 : 1 + d] * unit + offset
+        return mean, np.maximum(cube[..., 1 + d :], 0.0) * unit.astype(np.float64) ** 2
+
+    told = Table(np.maximum(cube[..., 0], 0.0), late=late)
+    pick = list(labels)
+    if pick == list(range(classes)):
+        return told
+    out = empty_table(told, classes)
+    out.weight[:, pick], out.mean[:, pick], out.variance[:, pick] = told.weight, told.mean, told.variance
     return out
 
 
@@ -127,8 +165,12 @@ def widen(table: Table | None, classes: int) -> Table | None:
     """A copy of `table` with room for `classes` classes."""
     if table is None:
         return None
-    more = ((0, 0), (0, max(0, classes - table.weight.shape[1])))
-    return Table(np.pad(table.weight, more), *(np.pad(a, (*more, (0, 0))) for a in (table.mean, table.variance)))
+    held = table.weight.shape[1]
+    if held >= classes:
+        return Table(table.weight.copy(), table.mean.copy(), table.variance.copy())
+    out = empty_table(table, classes)
+    out.weight[:, :held], out.mean[:, :held], out.variance[:, :held] = table.weight, table.mean, table.variance
+    return out
 
 
 def pool(tables: Sequence[Table | ClassSummaries], classes: int) -> Table | None:
@@ -147,6 +189,29 @@ def pool(tables: Sequence[Table | ClassSummaries], classes: int) -> Table | None
     over = np.maximum(weight, 1e-12)[:, :, None]
     mean /= over
     return Table(weight, mean, np.maximum(square / over - mean**2, 0.0))
+
+
+def drift(now: ClassSummaries, told: ClassSummaries | None, metric: Array) -> float:
+    """How far class means moved since they were told, in squared standard errors per feature: the largest over classes
+    and half-lives.
+
+    About 1 or less while samples keep coming from one distribution; infinity for a class nobody was told about; 0 where
+    nothing was told or nothing came since.  metric: (d,) 1/std of each feature, 0 for a feature to leave out.
+    """
+    if told is None or told.mean.shape[2] != now.mean.shape[2]:
+        return 0.0
+    c = told.weight.shape[1]
+    if c < now.weight.shape[1]:
+        return float("inf")
+    use = metric > 0
+    if not use.any() or not c:
+        return 0.0
+    w = metric[use].astype(np.float64)
+    # Both means err, hence twice the variance of one.
+    error = (now.variance[..., use] * w**2 + 1e-2) * 2 / np.maximum(now.weight, 1.0)[..., None]
+    gap = ((now.mean - told.mean)[..., use] * w) ** 2 / error
+    fresh = now.weight != told.weight
+    return float((gap.mean(axis=-1) * fresh).max(initial=0.0))
 
 
 def gaussian_vote(table: Table | None, x: Array, metric: Array, classes: int) -> Array:

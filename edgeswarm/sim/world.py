@@ -35,11 +35,15 @@ from edgeswarm.transport.memory import CALM, MemoryHub, MemoryTransport, Weather
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """One node's labelled samples. x: (n, d) float32.  y: n class names.  times_s: (n,) ascending."""
+    """One node's labelled samples. x: (n, d) float32.  y: n class names.  times_s: (n,) ascending.
+
+    start_s: when the node is switched on; not after its first sample.
+    """
 
     x: Array
     y: Sequence[str]
     times_s: Array
+    start_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -62,7 +66,7 @@ class World:
     """Nodes that each run `strategy` on a stream of their own.
 
     strategy: one for all, or a function from node name to one.  streams: node name to its samples.
-    answer: who does the heavy arithmetic.  epoch: boot counter given to every node.
+    answer: who does the heavy arithmetic.  packet_limit_bytes: largest message the broker takes; longer ones are cut.
     """
 
     def __init__(
@@ -72,40 +76,41 @@ class World:
         seed: int,
         weather: Weather = CALM,
         answer: Callable[[Any], Any] = answer,
+        packet_limit_bytes: int = 120_000,
     ) -> None:
         self.clock = VirtualClock()
-        self.hub = MemoryHub(self.clock, random.Random(seed), weather)
+        self.hub = MemoryHub(self.clock, random.Random(seed), weather, packet_limit_bytes=packet_limit_bytes)
         self.nodes: dict[str, Node] = {}
         self._answer = answer
         for name, stream in streams.items():
-            chosen: Any = strategy if hasattr(strategy, "step") else strategy(name)  # type: ignore[operator]
-            self._add(name, chosen, stream, seed)
+            chosen: Any = strategy if hasattr(strategy, "step") else strategy(name)
+            node = self.nodes[name] = Node(name)
+            if stream.start_s > 0:
+                self.clock.call_at(stream.start_s, self._add, node, chosen, stream, seed)
+            else:
+                self._add(node, chosen, stream, seed)
 
     def run(self, until_s: float) -> None:
         """Let time pass up to `until_s`."""
         self.clock.run(until_s)
 
-    def _add(self, name: str, strategy: Strategy[Any], stream: Stream, seed: int) -> None:
-        node = self.nodes[name] = Node(name)
-        listener = _Listener(self, node)
-        node.transport = self.hub.join(name, listener)
+    def _add(self, node: Node, strategy: Strategy[Any], stream: Stream, seed: int) -> None:
+        """Switch a node on: it starts, and its samples will come."""
+        node.transport = self.hub.join(node.name, _Listener(self, node))
         node.agent = Agent(
-            name,
+            node.name,
             strategy,
-            strategy.init(name, seed),
+            strategy.init(node.name, seed),
             node.transport,
             self.clock,
             lambda event: self.deliver(node, event),
             node.decisions.append,
             node.tested.append,
         )
-        self.clock.call_at(0.0, self._start, node)
-        for at, x, y in zip(np.asarray(stream.times_s, float).tolist(), stream.x, stream.y, strict=True):
-            self.clock.call_at(at, self._feed, node, at, x, y)
-
-    def _start(self, node: Node) -> None:
         self.deliver(node, Started(self.clock.now(), 1))
         node.transport.announce(Presence(node.name, "ready", 1, node.name))
+        for at, x, y in zip(np.asarray(stream.times_s, float).tolist(), stream.x, stream.y, strict=True):
+            self.clock.call_at(at, self._feed, node, at, x, y)
 
     def _feed(self, node: Node, at: float, x: Array, y: str) -> None:
         self.deliver(node, Batch(at, np.asarray(x, np.float32)[None], (y,)))
@@ -124,7 +129,8 @@ class _Listener:
 
     def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None:
         now = self._world.clock.now()
-        self._peers.heard(sender, now)
+        if self._peers.heard(sender, now):
+            self._world.deliver(self._node, Peers(now, self._peers.present()))
         self._world.deliver(self._node, Received(now, sender, message, waited_s))
 
     def on_refused(self, sender: str, reason: str) -> None:
@@ -136,5 +142,5 @@ class _Listener:
             self._world.deliver(self._node, Peers(now, self._peers.present()))
 
     def on_link(self, up: bool, detail: str) -> None:
-        if up and self._world.clock.now() > 0:
+        if up:
             self._world.deliver(self._node, Linked(self._world.clock.now()))

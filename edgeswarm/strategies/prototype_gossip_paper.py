@@ -59,24 +59,29 @@ class Heap:
 
     sets: tuple[tuple[Array, NDArray[np.int32], int], ...] = ()
     dropped: int = 0
+    size: int = 0
 
     def __len__(self) -> int:
-        return sum(left for _, _, left in self.sets)
+        return self.size
 
     def pushed(self, vectors: Array, labels: NDArray[np.int32], limit: int) -> Heap:
-        sets = [*self.sets, (vectors, labels, len(labels))]
-        excess, dropped = sum(left for _, _, left in sets) - limit, self.dropped
+        """With one more set on top; what is above `limit` items is dropped from the bottom."""
+        sets, size = [*self.sets, (vectors, labels, len(labels))], self.size + len(labels)
+        excess = size - limit
         while excess > 0:  # the oldest go first: the whole oldest set, or its oldest-created rows
             vectors, labels, left = sets.pop(0)
             if left > excess:
                 sets.insert(0, (vectors[excess:], labels[excess:], left - excess))
-            dropped, excess = dropped + min(left, excess), excess - left
-        return Heap(tuple(sets), dropped)
+            excess -= left
+        return Heap(tuple(sets), self.dropped + max(0, size - limit), min(size, limit))
 
     def popped(self) -> tuple[Array, int, Heap]:
-        *older, (vectors, labels, left) = self.sets
-        rest = [*older, (vectors, labels, left - 1)] if left > 1 else older
-        return vectors[left - 1], int(labels[left - 1]), replace(self, sets=tuple(rest))
+        """The newest-created prototype of the newest set, its label, and what is left."""
+        vectors, labels, left = self.sets[-1]
+        rest = self.sets[:-1]
+        if left > 1:
+            rest = (*rest, (vectors, labels, left - 1))
+        return vectors[left - 1], int(labels[left - 1]), Heap(rest, self.dropped, self.size - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +219,9 @@ class PrototypeGossipPaper:
         low, high = int(np.ceil(0.725 * n)), int(0.775 * n)
         # Plain means: the counts play no part, and those that never won are 0, which the request does not allow.
         ones = np.ones(n, np.float32)
-        assign, centroids, _, _ = yield Linkage(learner.vectors.astype(np.float32), learner.labels.copy(), ones, low, high)
+        assign, centroids, _, _ = yield Linkage(
+            learner.vectors.astype(np.float32), learner.labels.copy(), ones, low, high
+        )
         learner.merge(assign, centroids, edges="nearest")
 
     # ---- the neighbours' samples -------------------------------------------------------------------------------------
@@ -265,7 +272,7 @@ class PrototypeGossipPaper:
         vectors, labels = unpack(message.vectors), number[message.labels]
         queue = state.queues.get(event.sender, Heap())
         if self.cluster_limit:
-            queue = Heap(((vectors, labels, len(labels)),))
+            queue = Heap(((vectors, labels, len(labels)),), 0, len(labels))
         else:
             queue = queue.pushed(vectors, labels, self.queue_limit or PLENTY)
         return replace(
@@ -298,7 +305,7 @@ class PrototypeGossipPaper:
     def _share(self, state: State, at: float) -> Step:
         """Spec 3.1 and 4.1: whole sets, to s neighbours drawn anew each time, filtered one by one."""
         shown = state.shown
-        state = replace(state, flagged=False, looks_at=at + self.poll_s)
+        state = replace(state, flagged=False, looks_at=at)
         if shown is None or not state.peers:
             return state, []
         rng = np.random.default_rng((state.seed, state.steps, 1))
@@ -335,7 +342,8 @@ class PrototypeGossipPaper:
                     actions.append(Decision(at, "share", "held", "alike", facts, peer))
                     continue
             actions += [Send(peer, message), Decision(at, "share", "sent", "always", facts, peer)]
-        return replace(state, version=state.version + 1, looks_at=at + busy_s + self.poll_s), actions
+        # After its work it looks at once; it sleeps only when it finds the flag down.
+        return replace(state, version=state.version + 1, looks_at=at + busy_s), actions
 
     def _comparison_s(self, mine: tuple[Array, NDArray[np.int32]], theirs: tuple[Array, NDArray[np.int32]]) -> float:
         """Time one filter comparison takes on the device."""
@@ -374,7 +382,11 @@ class PrototypeGossipPaper:
             peers=tuple(dumped["peers"]),
             learner=Ilvq.load(dumped["learner"], rules) if dumped["learner"] else None,
             queues={
-                name: Heap(tuple((np.asarray(x), np.asarray(y), int(left)) for x, y, left in q["sets"]), q["dropped"])
+                name: Heap(
+                    tuple((np.asarray(x), np.asarray(y), int(left)) for x, y, left in q["sets"]),
+                    int(q["dropped"]),
+                    sum(int(left) for _, _, left in q["sets"]),
+                )
                 for name, q in dumped["queues"].items()
             },
             received={name: (np.asarray(x), np.asarray(y)) for name, (x, y) in dumped["received"].items()},

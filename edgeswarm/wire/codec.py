@@ -82,9 +82,13 @@ def size_bytes(message: Message) -> int:
 def in_id_order(message: Prototypes) -> Prototypes:
     """The same set with its rows and removed ids ascending by id; `message` itself when they are."""
     ids, removed = message.ids, message.removed
-    if bool((ids[1:] > ids[:-1]).all()) and bool((removed[1:] > removed[:-1]).all()):
+    if _ascending(ids) and _ascending(removed):
         return message
     return take(message, np.argsort(ids), np.unique(removed))
+
+
+def _ascending(ids: NDArray[np.uint32]) -> bool:
+    return ids.size < 2 or bool(np.count_nonzero(ids[1:] > ids[:-1]) == ids.size - 1)
 
 
 def take(message: Prototypes, rows: NDArray[np.intp] | slice, removed: NDArray[np.uint32], **other: Any) -> Prototypes:
@@ -219,7 +223,7 @@ def _check_sizes(k: int, r: int, d: int, limits: Limits) -> None:
 
 
 def _check_finite(values: NDArray[np.generic], name: str) -> None:
-    if values.size and not np.isfinite(values).all():
+    if values.size and np.count_nonzero(np.isfinite(values)) < values.size:
         refuse("non_finite", f"{name} is not finite")
 
 
@@ -248,11 +252,17 @@ def _classes(text: Any, limits: Limits) -> tuple[str, ...]:
     """Class names, one a line. Raises WireError: malformed, limits or bad_name."""
     if type(text) is not str:
         refuse("malformed", "the class names are not text")
+    return _names(text, limits.max_classes, limits.max_name_bytes)
+
+
+@lru_cache(maxsize=64)
+def _names(text: str, most: int, limit_bytes: int) -> tuple[str, ...]:
+    """Cached: a peer sends the same few texts again and again."""
     names = tuple(text.split("\n")) if text else ()
-    if len(names) > limits.max_classes:
-        refuse("limits", f"{len(names)} classes, limit is {limits.max_classes}")
+    if len(names) > most:
+        refuse("limits", f"{len(names)} classes, limit is {most}")
     for name in names:
-        fault = name_fault(name, limits.max_name_bytes)
+        fault = name_fault(name, limit_bytes)
         if fault:
             refuse("bad_name", fault)
     if len(set(names)) != len(names):

@@ -40,7 +40,7 @@ def pack_ids(ids: NDArray[np.uint32]) -> bytes:
     if ids.size == 1:
         return b"\x01" + head
     before, after = ids[:-1], ids[1:]
-    if not (after > before).all():
+    if np.count_nonzero(after > before) < after.size:
         raise ValueError("ids ascend, each one once")
     gaps = after - before - np.uint32(1)
     most = int(gaps.max())
@@ -91,7 +91,7 @@ def pack_counts(counts: Array) -> bytes:
     """Positive counts (k,) float32: uint8 or uint16 when all are whole and fit, else float32."""
     if counts.size and counts.max() < 1 << 16:
         small = counts.astype(U16)
-        if (small == counts).all():
+        if np.count_nonzero(small == counts) == counts.size:
             return (small.astype(U8) if small.max() < 1 << 8 else small).tobytes()
     return counts.astype(F32, copy=False).tobytes()
 
@@ -120,7 +120,7 @@ def unpack_summary(data: bytes, classes: int, d: int) -> NDArray[np.float16]:
     if not classes or len(data) % (F16.itemsize * classes * columns):
         refuse("bad_shape", f"{len(data)} bytes of summary for {classes} classes and {d} dimensions")
     values = read(data, F16)
-    if not np.isfinite(values).all():
+    if np.count_nonzero(np.isfinite(values)) < values.size:
         refuse("non_finite", "the summary is not finite")
     return values.reshape(-1, columns)  # type: ignore[return-value]
 

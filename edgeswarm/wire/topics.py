@@ -159,16 +159,21 @@ def route(message: Message, site: str, node: str, task: str, to: str) -> Route:
     answer at once)."""
     if isinstance(message, Prototypes):
         if to != EVERYONE:
-            return Route(inbox_topic(site, to, node, "proto"), 1, False, MESSAGE_EXPIRY_S)
+            return _passing(inbox_topic(site, to, node, "proto"), 1)
         if message.base == SNAPSHOT:
             return Route(proto_topic(site, node, task, message.part), 1, True, SNAPSHOT_EXPIRY_S)
-        return Route(all_topic(site, node, "delta"), 1, False, MESSAGE_EXPIRY_S)
+        return _passing(all_topic(site, node, "delta"), 1)
     if isinstance(message, Digest):
-        topic = all_topic(site, node, "digest") if to == EVERYONE else inbox_topic(site, to, node, "digest")
-        return Route(topic, 0, False, MESSAGE_EXPIRY_S)
+        return _passing(all_topic(site, node, "digest") if to == EVERYONE else inbox_topic(site, to, node, "digest"), 0)
     if to == EVERYONE:
         raise ValueError("a pull goes to one node")
-    return Route(inbox_topic(site, to, node, "pull"), 1, False, MESSAGE_EXPIRY_S)
+    return _passing(inbox_topic(site, to, node, "pull"), 1)
+
+
+@lru_cache(maxsize=2048)
+def _passing(topic: str, qos: int) -> Route:
+    """Where a message goes that is not retained. Cached for the same reason as `parse`."""
+    return Route(topic, qos, False, MESSAGE_EXPIRY_S)
 
 
 def presence_route(site: str, node: str) -> Route:

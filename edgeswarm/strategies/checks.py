@@ -1,0 +1,325 @@
+"""Rules every strategy keeps, as functions without a test framework: `run_all(strategy)` names those that are broken.
+
+For whoever writes a method: each rule plays a short, fixed story (three nodes, two classes, a minute) with the strategy
+as it is given, so give it settings under which it shares and compresses within a minute. A rule is a function
+`check_...(strategy)` that raises AssertionError with what went wrong. A method that cannot keep a rule says so where it
+is tested, with the reason.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from edgeswarm.backends.reference import answer
+from edgeswarm.messages import EVERYONE, Array, Prototypes
+from edgeswarm.strategies.base import Action, Batch, Event, Peers, Received, Send, Sent, Started, Wake, Woke, finish
+
+NODES = ("ann", "bob", "cid")
+LENGTH_S = 60.0
+SAMPLES = 120
+D = 3
+DELAY_S = 0.01
+MESSAGE_BYTES = 200
+"""What every message is said to have taken; strategies must not depend on the true size to be correct."""
+
+Check = Callable[[Any], None]
+
+
+# ---- the story -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One step of one node: what happened, and what it did."""
+
+    node: str
+    event: Event
+    actions: list[Action]
+
+
+def play(strategy: Any, seed: int = 1, scale: float = 1.0, watch: Callable[..., None] | None = None) -> list[Scene]:
+    """Three nodes learn two classes and talk to one another for a minute; all that happened, in order.
+
+    scale: factor of the samples.  watch(strategy, state before, event, state after) is called for every step.
+    """
+    states = {node: strategy.init(node, seed) for node in NODES}
+    due: list[tuple[float, int, str, Event]] = []
+    order = itertools.count()
+    alarms: dict[tuple[str, str], float] = {}
+    story: list[Scene] = []
+
+    def post(at: float, node: str, event: Event) -> None:
+        heapq.heappush(due, (at, next(order), node, event))
+
+    for number, node in enumerate(NODES):
+        post(0.0, node, Started(0.0, 1))
+        post(0.0, node, Peers(0.0, tuple(peer for peer in NODES if peer != node)))
+        for at, x, y in samples(seed + number, scale):
+            post(at, node, Batch(at, x[None], (y,)))
+    while due and due[0][0] <= LENGTH_S:
+        at, _, node, event = heapq.heappop(due)
+        if isinstance(event, Woke) and alarms.pop((node, event.name), None) != event.at:
+            continue
+        before = states[node]
+        states[node], actions = finish(strategy.step(before, event), answer)
+        story.append(Scene(node, event, actions))
+        if watch is not None:
+            watch(strategy, before, event, states[node])
+        for action in actions:
+            if isinstance(action, Wake):
+                alarms[node, action.name] = action.at
+                post(action.at, node, Woke(action.at, action.name))
+            elif isinstance(action, Send):
+                post(at, node, Sent(at, action.to, action.message, MESSAGE_BYTES))
+                for peer in NODES:
+                    if peer != node and action.to in (EVERYONE, peer):
+                        post(at + DELAY_S, peer, Received(at + DELAY_S, node, action.message))
+    return story
+
+
+def samples(seed: int, scale: float = 1.0) -> Iterator[tuple[float, Array, str]]:
+    """Time, features (D,) and class of one node's samples: two overlapping clouds that move slowly."""
+    rng = np.random.default_rng(seed)
+    for i in range(SAMPLES):
+        label = int(rng.integers(2))
+        x = rng.normal(size=D) + (2.0 * label - 1.0) * np.array([1.0, i / SAMPLES, 0.0])
+        yield LENGTH_S * (i + 0.5) / SAMPLES, (scale * x).astype(np.float32), "yes" if label else "no"
+
+
+def events_of(story: list[Scene], node: str) -> list[Event]:
+    """What happened to one node."""
+    return [scene.event for scene in story if scene.node == node]
+
+
+def replay(strategy: Any, state: Any, events: list[Event]) -> tuple[Any, list[Action]]:
+    """State after these events, and everything that was wanted on the way."""
+    actions: list[Action] = []
+    for event in events:
+        state, more = finish(strategy.step(state, event), answer)
+        actions += more
+    return state, actions
+
+
+def plain(value: Any) -> Any:
+    """`value` as nested tuples that can be compared: arrays by type, shape and bytes, records by their fields."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return (value.dtype.str, value.shape, value.tobytes())
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(key), plain(held)) for key, held in value.items()))
+    if isinstance(value, (list, tuple)):
+        return tuple(plain(each) for each in value)
+    if is_dataclass(value):
+        return (type(value).__name__, *(plain(getattr(value, each.name)) for each in fields(value)))
+    return repr(value)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names of the entries of two dumps that are not the same."""
+    return sorted(key for key in {*one, *other} if plain(one.get(key)) != plain(other.get(key)))
+
+
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise AssertionError(text)
+
+
+def _probes() -> Array:
+    return np.random.default_rng(99).normal(size=(40, D)).astype(np.float32)
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------------
+
+
+def check_same_seed_same_actions(strategy: Any) -> None:
+    """The same seed and events give the same actions."""
+    one, two = (plain([[scene.node, scene.actions] for scene in play(strategy)]) for _ in range(2))
+    _require(one == two, "two plays with one seed differ")
+
+
+def check_it_shares(strategy: Any) -> None:
+    """Something is sent to somebody: the other rules would hold trivially for a method that never speaks."""
+    sent = sum(isinstance(action, Send) for scene in play(strategy) for action in scene.actions)
+    _require(sent > 0, "nothing was sent in a minute; choose settings under which there is")
+
+
+def check_step_keeps_the_old_state(strategy: Any) -> None:
+    """A step leaves the state it was given as it was."""
+    held: dict[int, Any] = {}
+
+    def watch(strategy: Any, before: Any, event: Event, after: Any) -> None:
+        if id(before) in held:
+            changed = differing(held.pop(id(before)), strategy.dump(before))
+            _require(not changed, f"{type(event).__name__} changed the old state's {', '.join(changed)}")
+        held[id(after)] = _frozen(strategy.dump(after))
+
+    play(strategy, watch=watch)
+
+
+def check_repeated_message_changes_nothing(strategy: Any) -> None:
+    """Every message delivered twice leaves the same state, and what follows is the same."""
+    events = events_of(play(strategy), NODES[0])
+    twice = [again for event in events for again in ((event, event) if isinstance(event, Received) else (event,))]
+    once, _ = replay(strategy, strategy.init(NODES[0], 1), events)
+    doubled, _ = replay(strategy, strategy.init(NODES[0], 1), twice)
+    changed = differing(strategy.dump(once), strategy.dump(doubled))
+    _require(not changed, f"messages delivered twice changed {', '.join(changed)}")
+
+
+def check_order_of_messages_does_not_matter(strategy: Any) -> None:
+    """A node that hears the same messages in another order answers the same."""
+    received = [event for event in events_of(play(strategy), NODES[0]) if isinstance(event, Received)]
+    start, _ = replay(strategy, strategy.init(NODES[0], 1), [Started(0.0, 1), Peers(0.0, NODES[1:])])
+    answers = []
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(len(received)) if seed else np.arange(len(received))
+        state, _ = replay(strategy, start, [replace(received[i], at=LENGTH_S) for i in order])
+        answers.append(strategy.predict(state, _probes()))
+    names, confidences = answers[0]
+    for other_names, others in answers[1:]:
+        _require(names == other_names, "messages in another order led to other answers")
+        _require(bool(np.allclose(confidences, others, atol=1e-5)), "messages in another order changed confidences")
+
+
+def check_stranger_is_ignored(strategy: Any) -> None:
+    """Messages of another schema, or from oneself, teach nothing and are not answered."""
+    story = play(strategy)
+    events = events_of(story, NODES[0])
+    state, _ = replay(strategy, strategy.init(NODES[0], 1), events)
+    before = strategy.predict(state, _probes())
+    for event in [event for event in events if isinstance(event, Received)][-8:]:
+        echo = replace(event, sender=NODES[0])
+        strange = replace(event, sender="stranger", message=replace(event.message, schema=event.message.schema ^ 1))
+        for each in (echo, strange):
+            state, actions = replay(strategy, state, [each])
+            _require(not any(isinstance(action, Send) for action in actions), "a stranger was answered")
+    after = strategy.predict(state, _probes())
+    _require(plain(before) == plain(after), "a stranger changed the answers")
+
+
+def check_checkpoint_resumes_as_if_never_stopped(strategy: Any) -> None:
+    """Dumped to plain data, packed, loaded: the rest of the story then goes as it would have."""
+    events = events_of(play(strategy), NODES[0])
+    for cut in (1, len(events) // 3, 2 * len(events) // 3):
+        state, _ = replay(strategy, strategy.init(NODES[0], 1), events[:cut])
+        resumed = strategy.load(NODES[0], unpacked(packed(strategy.dump(state))))
+        changed = differing(strategy.dump(state), strategy.dump(resumed))
+        _require(not changed, f"dump and load changed {', '.join(changed)}")
+        end, actions = replay(strategy, state, events[cut:])
+        other_end, other_actions = replay(strategy, resumed, events[cut:])
+        _require(plain(actions) == plain(other_actions), "after loading it acts differently")
+        changed = differing(strategy.dump(end), strategy.dump(other_end))
+        _require(not changed, f"after loading it ended with another {', '.join(changed)}")
+
+
+def check_other_state_is_refused(strategy: Any) -> None:
+    """A state of other features, or spoilt, is a ValueError."""
+    dumped = strategy.dump(strategy.init(NODES[0], 1))
+    for spoilt in ({**dumped, "schema": strategy.schema ^ 1}, {**dumped, "strategy": "other"}, {}):
+        try:
+            strategy.load(NODES[0], spoilt)
+        except ValueError:
+            continue
+        raise AssertionError("a state that does not fit was loaded")
+
+
+def check_huge_inputs_stay_finite(strategy: Any) -> None:
+    """Features of 1e30 lead to finite confidences and messages that peers would take."""
+
+    def watch(strategy: Any, before: Any, event: Event, after: Any) -> None:
+        if isinstance(event, Received):
+            names, confidences = strategy.predict(after, 1e30 * _probes())
+            _require(len(names) == 40, "a row without an answer")
+            _require(bool(np.isfinite(confidences).all()), "a confidence is not finite")
+            _require(bool(((confidences >= 0) & (confidences <= 1 + 1e-6)).all()), "a confidence is not in [0, 1]")
+
+    with np.errstate(all="raise", under="ignore"):
+        story = play(strategy, scale=1e30, watch=watch)
+    for scene in story:
+        for action in scene.actions:
+            if isinstance(action, Send) and isinstance(action.message, Prototypes):
+                vectors = action.message.vectors
+                for held in (vectors.codes, vectors.scale, vectors.offset, action.message.summary):
+                    _require(bool(np.isfinite(held.astype(float)).all()), "a message holds what is not finite")
+
+
+def check_empty_state_knows_nothing(strategy: Any) -> None:
+    """Before anything was learnt the answer is None, with confidence 0."""
+    names, confidences = strategy.predict(strategy.init(NODES[0], 1), _probes())
+    _require(names == [None] * 40 and not confidences.any(), "an empty state has answers")
+
+
+def check_predict_changes_nothing(strategy: Any) -> None:
+    """Asking leaves the state as it was, and asking again gives the same answer; none for no rows."""
+    state, _ = replay(strategy, strategy.init(NODES[0], 1), events_of(play(strategy), NODES[0]))
+    before = _frozen(strategy.dump(state))
+    for alone in (False, True):
+        one, two = (plain(strategy.predict(state, _probes(), alone)) for _ in range(2))
+        _require(one == two, "the same question was answered in two ways")
+        _require(len(strategy.predict(state, _probes()[:0], alone)[0]) == 0, "no rows, yet an answer")
+    changed = differing(before, strategy.dump(state))
+    _require(not changed, f"predict changed {', '.join(changed)}")
+
+
+ALL: tuple[Check, ...] = (
+    check_it_shares,
+    check_same_seed_same_actions,
+    check_step_keeps_the_old_state,
+    check_repeated_message_changes_nothing,
+    check_order_of_messages_does_not_matter,
+    check_stranger_is_ignored,
+    check_checkpoint_resumes_as_if_never_stopped,
+    check_other_state_is_refused,
+    check_huge_inputs_stay_finite,
+    check_empty_state_knows_nothing,
+    check_predict_changes_nothing,
+)
+
+
+def run_all(strategy: Any, except_for: tuple[str, ...] = ()) -> dict[str, str]:
+    """Rules that `strategy` breaks, by name, with what went wrong; empty is good. except_for: rules not to try."""
+    broken = {}
+    for check in ALL:
+        if check.__name__ in except_for:
+            continue
+        try:
+            check(strategy)
+        except AssertionError as error:
+            broken[check.__name__] = str(error)
+    return broken
+
+
+# ---- plain data ------------------------------------------------------------------------------------------------------
+
+
+def packed(dumped: Any) -> bytes:
+    """A dump as bytes, arrays included. Raises TypeError for anything but plain data."""
+
+    def array(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return msgpack.ExtType(1, msgpack.packb([value.dtype.str, list(value.shape), value.tobytes()]))
+        raise TypeError(f"a dump holds a {type(value).__name__}")
+
+    data: bytes = msgpack.packb(dumped, default=array)
+    return data
+
+
+def unpacked(data: bytes) -> Any:
+    """The dump that was packed; lists stay lists, and arrays are read-only."""
+
+    def array(code: int, held: bytes) -> Any:
+        dtype, shape, values = msgpack.unpackb(held)
+        return np.frombuffer(values, dtype).reshape(shape)
+
+    return msgpack.unpackb(data, ext_hook=array, strict_map_key=False)
+
+
+def _frozen(dumped: Any) -> Any:
+    """A dump that no later change can reach."""
+    return unpacked(packed(dumped))
