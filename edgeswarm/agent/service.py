@@ -2,22 +2,22 @@
 
 Everything that happens (a sample, a message, a wake-up, peers coming and going) goes into one inbox in the order it
 happened, and one task takes it out, so the agent is never entered twice. Arithmetic a step asks for runs in a worker
-thread; the event loop, and with it the connection to the broker, never waits for it.
+thread, and everything that touches the disk in another; the event loop, and with it the connection to the broker,
+waits for neither.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import random
 import secrets
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,26 +29,37 @@ from edgeswarm import __version__
 from edgeswarm.agent.agent import Agent
 from edgeswarm.agent.clock import LoopClock
 from edgeswarm.agent.config import build_strategy
+from edgeswarm.agent.inbox import Inbox, Item
 from edgeswarm.agent.memory import Memory
 from edgeswarm.agent.peers import PeerTable
 from edgeswarm.agent.settings import Config
 from edgeswarm.agent.sources import MqttSource, Sample, Schema, labelled_file, open_source
+from edgeswarm.agent.status_file import write_status
 from edgeswarm.agent.systemd import notify, watchdog_s
 from edgeswarm.backends.reference import answer
 from edgeswarm.errors import EdgeswarmError
 from edgeswarm.messages import Message, Presence
-from edgeswarm.strategies.base import Batch, Event, Linked, Peers, Received, Started
+from edgeswarm.strategies.base import Batch, Event, Linked, Peers, Received, Started, Woke
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.transport.settings import MqttSettings
 from edgeswarm.wire.status import encode_report
 
 log = logging.getLogger(__name__)
 
-INBOX_LIMIT = 4096
-"""Messages waiting to be looked at; more are dropped and counted, and anti-entropy brings what they said."""
 BATCH_LIMIT = 64
-"""Samples of a file read at full speed that are learnt in one step."""
-AHEAD_LIMIT = 2 * BATCH_LIMIT
+"""Samples learnt in one step, at most."""
+STEP_TARGET_S = 0.02
+"""How long a step may keep the event loop: batches shrink where learning is slow (many features, many peers)."""
+FAULT_PAUSE_S = 1.0
+"""A wake-up whose step failed comes again after this time."""
+GOODBYE_LIMIT_S = 2.0
+"""Time for the last words to the broker when stopping; service managers and people wait for little longer."""
+PREDICT_ROWS = 256
+"""Rows scored at a time, so that arithmetic that learning waits for gets its turn in between."""
+LINKS_LIMIT = 1000
+"""Links one report may hold."""
+TOLD_LIMIT = 1000
+PACKET_HEAD_BYTES = 256
 
 
 def mqtt_settings(config: Config) -> MqttSettings:
@@ -80,10 +91,10 @@ async def serve(config: Config) -> int:
 
     Raises EdgeswarmError for what the operator must mend before anything can run.
     """
-    service = Service(config)
     loop = asyncio.get_running_loop()
+    service = Service(config)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.stop)
+        loop.add_signal_handler(number, service.stop, 128 + number)
     try:
         await service.run()
     finally:
@@ -93,27 +104,37 @@ async def serve(config: Config) -> int:
 
 
 class Service:
-    """One agent with its source, its connection and its state folder. Also the transport's `Listener`."""
+    """One agent with its source, its connection and its state folder. Also the transport's `Listener`.
+
+    counters: refused_<reason>, inbox_full, predictions, unlabelled (samples nobody wants a prediction of), batches,
+    faults (bugs of ours that were survived).
+    """
 
     def __init__(self, config: Config) -> None:
+        """Raises EdgeswarmError: the state folder is another agent's, the source or a broker setting is unusable."""
         self.config = config
         self.counters: Counter[str] = Counter()
         self._memory = Memory(config)
-        self._source = open_source(config.source, config.task, seed=config.seed, features=self._memory.features)
+        try:
+            self._source = open_source(config.source, config.task, seed=config.seed, features=self._memory.features)
+            self._transport = MqttTransport(mqtt_settings(config), self, random.Random(secrets.randbits(64)))
+        except BaseException:
+            self._memory.close()
+            raise
         self._instance = secrets.token_hex(4)
         self._peers = PeerTable(config.node, silence_s=max(3600.0, 10 * config.report.every_s))
-        self._transport = MqttTransport(mqtt_settings(config), self, random.Random(secrets.randbits(64)))
-        self._inbox: deque[Event | Sample] = deque()
-        self._filled = asyncio.Event()
-        self._room = asyncio.Event()
-        self._waiting_messages = self._waiting_samples = 0
+        self._inbox = Inbox()
         self._stopping = asyncio.Event()
         self._known = asyncio.Event()
+        self._outdated = asyncio.Event()
+        self._seen_epoch = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="edgeswarm arithmetic")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="edgeswarm disk")
         self._agent: Agent[Any] | None = None
         self._schema: Schema | None = None
         self._taken = 0
+        self._point: tuple[Any, int] = (None, 0)
+        self._sample_s = STEP_TARGET_S / BATCH_LIMIT
         self._finished = False
         self._link = (False, "not connected yet")
         self._started_at = time.monotonic()
@@ -121,45 +142,48 @@ class Service:
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Ask for an orderly end; a second time, end at once."""
+    def stop(self, code: int = 130) -> None:
+        """Ask for an orderly end; a second time, end the process at once with exit code `code`."""
         if self._stopping.is_set():
-            os._exit(130)
+            os._exit(code)
         log.info("stopping")
         self._stopping.set()
 
     async def run(self) -> None:
-        """Until `stop`. What was learnt is saved at the end, whatever the end is."""
-        if isinstance(self._source, MqttSource):
-            for topic in self._source.subscriptions:
-                self._transport.subscribe_raw(topic, 1, self._on_reading)
-        tasks = [
-            self._task(self._transport.run(), "transport"),
-            self._task(self._feed(), "source"),
-            self._task(self._work(), "agent"),
-            self._task(self._report_for_ever(), "report"),
-            self._task(self._save_for_ever(), "save"),
-            self._task(self._stopping.wait(), "stop"),
-        ]
-        if self.config.evaluate.path:
-            tasks.append(self._task(self._evaluate_for_ever(), "evaluate"))
-        if period_s := watchdog_s():
-            tasks.append(self._task(self._live_for_ever(period_s), "watchdog"))
-        log.info("%s: epoch %d, state in %s", self.config.node, self._memory.epoch, self.config.state.folder)
+        """Until `stop`. What was learnt is saved at the end, whatever the end is.
+
+        Raises EdgeswarmError: the saved state or the source cannot be used with this configuration.
+        """
+        tasks: list[asyncio.Task[Any]] = []
+        config, every = self.config, self._every
         try:
+            log.info("%s: epoch %d, state in %s", config.node, self._memory.epoch, config.state.folder)
+            if isinstance(self._source, MqttSource):
+                for topic in self._source.subscriptions:
+                    self._transport.subscribe_raw(topic, 1, self._on_reading)
+            if self._source.schema() is None:
+                self._announce()
+            else:
+                self._begin()
+            # Now, not with the first sample: a sensor may be silent for longer than a service manager waits.
+            notify("READY=1")
+            tasks += [
+                self._task(self._transport.run(), "transport"),
+                self._task(self._feed(), "source"),
+                self._task(self._work(), "agent"),
+                self._task(self._outlive(), "epoch"),
+                self._task(every(config.report.every_s, self._report, at_once=True), "report"),
+                self._task(every(config.state.every_s, self._save), "save"),
+                self._task(self._stopping.wait(), "stop"),
+            ]
+            if config.evaluate.path:
+                tasks.append(self._task(self._evaluate(), "evaluate"))
+            if period_s := watchdog_s():
+                tasks.append(self._task(every(period_s, self._live, at_once=True), "watchdog"))
             await self._until_the_end(tasks)
         finally:
             notify("STOPPING=1")
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._transport.stop(), 3.0)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._save()
-            self._write_status()
-            self._memory.close()
-            self._worker.shutdown(wait=False)
-            self._disk.shutdown(wait=False)
+            await self._end(tasks)
 
     def _task(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         return asyncio.get_running_loop().create_task(coroutine, name=f"edgeswarm {name}")
@@ -173,160 +197,176 @@ class Service:
                 if error := task.exception():
                     raise error
 
-    # ---- the inbox ---------------------------------------------------------------------------------------------------
+    async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Stop learning, then save; say goodbye meanwhile, so that a lame broker does not cost what was learnt."""
+        talking = [task for task in tasks if task.get_name() == "edgeswarm transport"]
+        await self._cancel([task for task in tasks if task not in talking])
+        saved = asyncio.ensure_future(self._save())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._transport.stop(), GOODBYE_LIMIT_S)
+        await self._cancel(talking)
+        await saved
+        if tasks:  # else it never began, and what the folder says of an earlier run is still true
+            await self._write_status()
+        self._memory.close()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._disk.shutdown(wait=False)
 
-    def _put(self, event: Event | Sample) -> None:
-        if isinstance(event, Received):
-            if self._waiting_messages >= INBOX_LIMIT:
-                self.counters["inbox_full"] += 1
-                return
-            self._waiting_messages += 1
-        elif isinstance(event, Sample):
-            self._waiting_samples += 1
-        self._inbox.append(event)
-        self._filled.set()
+    async def _cancel(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _take(self) -> Event | list[Sample]:
-        """The next event, or all samples that come next up to a limit."""
-        first = self._inbox.popleft()
-        if not isinstance(first, Sample):
-            self._waiting_messages -= isinstance(first, Received)
-            return first
-        samples = [first]
-        while self._inbox and len(samples) < BATCH_LIMIT and isinstance(self._inbox[0], Sample):
-            samples.append(self._inbox.popleft())  # type: ignore[arg-type]
-        self._waiting_samples -= len(samples)
-        self._room.set()
-        return samples
-
-    async def _work(self) -> None:
-        """The one task that enters the agent."""
-        await self._known.wait()
-        agent = self._begin()
-        busy_since = time.monotonic()
+    async def _every(self, period_s: float, do: Callable[[], Awaitable[None]], at_once: bool = False) -> None:
+        """`do` once per period, its own time included, until cancelled; a bug in it is survived."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + (0.0 if at_once else period_s)
         while True:
-            while not self._inbox:
-                self._filled.clear()
-                await self._filled.wait()
-                busy_since = time.monotonic()
-            item = self._take()
+            await asyncio.sleep(due - loop.time())
+            due = max(due + period_s, loop.time())
             try:
-                if isinstance(item, list):
-                    await self._learn(agent, item)
-                else:
-                    await self._drive(agent, item)
+                await do()
             except EdgeswarmError:
                 raise
-            except Exception:  # a bug of ours: loud, but one bad event must not end a device's learning
-                self.counters["faults"] += 1
-                log.exception("a step failed; the state is as it was before it. This is a bug in edgeswarm")
-            if time.monotonic() - busy_since > 0.02:  # a full inbox must not starve the connection
-                await asyncio.sleep(0)
-                busy_since = time.monotonic()
+            except Exception:
+                self._fault()
 
-    def _begin(self) -> Agent[Any]:
-        """The agent, once it is known what the samples look like."""
+    def _fault(self) -> None:
+        """A bug of ours: loud, but one bad event must not end a device's learning, nor fill its journal."""
+        self.counters["faults"] += 1
+        count = self.counters["faults"]
+        if count <= 5 or count & (count - 1) == 0:
+            log.exception("something failed and was left out (%d so far). This is a bug in edgeswarm", count)
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Make the agent, now that it is known what the samples look like. Raises ConfigError."""
         schema = self._source.schema()
         assert schema is not None
         strategy = replace(build_strategy(self.config.strategy), schema=schema.fingerprint)
         clock = LoopClock(asyncio.get_running_loop())
         state = self._memory.restore(strategy, schema)
         ledger = self._memory.ledger
-        agent = Agent(self.config.node, strategy, state, self._transport, clock, self._put, ledger.record)
-        self._agent, self._schema = agent, schema
-        self._inbox.appendleft(Started(clock.now(), self._memory.epoch))
+        self._agent = Agent(self.config.node, strategy, state, self._transport, clock, self._deliver, ledger.record)
+        self._schema, self._taken = schema, self._memory.taken
+        self._point = (state, self._taken)
+        # Before what came while the schema was not known: retained messages of peers, for example.
+        self._inbox.put_first(Started(clock.now(), self._memory.epoch))
         self._announce()
-        notify("READY=1")
+        self._known.set()
         log.info(
             "learning %s with %s from %d features", self.config.task, self.config.strategy.name, len(schema.features)
         )
-        return agent
 
-    async def _drive(self, agent: Agent[Any], event: Event) -> None:
-        """One event through the agent; each sum it asks for runs in the worker thread."""
+    def _deliver(self, event: Event) -> None:
+        self._inbox.put(event)
+
+    async def _work(self) -> None:
+        """The one task that enters the agent."""
+        await self._known.wait()
+        agent = self._agent
+        assert agent is not None
+        busy_since = time.monotonic()
+        while True:
+            if not len(self._inbox):
+                await self._inbox.filled()
+                busy_since = time.monotonic()
+            item = self._inbox.take(max(1, min(BATCH_LIMIT, int(STEP_TARGET_S / self._sample_s))))
+            try:
+                await self._step(agent, item)
+            except EdgeswarmError:
+                raise
+            except Exception:
+                self._fault()
+                if isinstance(item, Woke):  # else the node would never share again
+                    asyncio.get_running_loop().call_later(FAULT_PAUSE_S, self._inbox.put, item)
+            if isinstance(item, list):
+                self._taken += len(item)
+            self._point = (agent.state, self._taken)
+            if time.monotonic() - busy_since > STEP_TARGET_S:  # a full inbox must not starve the connection
+                await asyncio.sleep(0)
+                busy_since = time.monotonic()
+
+    async def _step(self, agent: Agent[Any], item: Item) -> None:
+        if not isinstance(item, list):
+            await self._drive(agent, item)
+        elif item[0].label is None:
+            self._answer(agent, item[0])
+        else:
+            began = time.perf_counter()
+            waited_s = await self._drive(agent, _batch(asyncio.get_running_loop().time(), item))
+            each_s = (time.perf_counter() - began - waited_s) / len(item)
+            self._sample_s = max(1e-6, 0.7 * self._sample_s + 0.3 * each_s)
+            self.counters["batches"] += 1
+
+    async def _drive(self, agent: Agent[Any], event: Event) -> float:
+        """One event through the agent; each sum it asks for runs in the worker thread. Seconds spent waiting for it."""
         steps = agent.steps(event)
         loop = asyncio.get_running_loop()
+        waited_s = 0.0
         reply: Any = None
         while True:
             try:
                 request = steps.send(reply)
             except StopIteration:
-                return
+                return waited_s
+            began = time.perf_counter()
             reply = await loop.run_in_executor(self._worker, answer, request)
-
-    async def _learn(self, agent: Agent[Any], samples: list[Sample]) -> None:
-        """Labelled samples are learnt, unlabelled ones answered; order is kept."""
-        now = asyncio.get_running_loop().time()
-        labelled: list[Sample] = []
-        for sample in samples:
-            if sample.label is not None:
-                labelled.append(sample)
-                continue
-            if labelled:
-                await self._drive(agent, _batch(now, labelled))
-                labelled = []
-            self._answer(agent, sample)
-        if labelled:
-            await self._drive(agent, _batch(now, labelled))
+            waited_s += time.perf_counter() - began
 
     def _answer(self, agent: Agent[Any], sample: Sample) -> None:
-        """Publish what this node makes of an unlabelled sample."""
+        """Publish what this node makes of an unlabelled sample, where somebody wants to know."""
+        topic = self.config.source.predictions_topic
+        if not topic or not isinstance(self._source, MqttSource):
+            self.counters["unlabelled"] += 1
+            return
         (label,), (confidence,) = agent.strategy.predict(agent.state, sample.x[None])
         self.counters["predictions"] += 1
-        topic = self.config.source.predictions_topic
-        if topic and isinstance(self._source, MqttSource):
-            self._transport.publish_raw(topic, self._source.prediction_payload(sample.id, label, float(confidence)), 1)
+        self._transport.publish_raw(topic, self._source.prediction_payload(sample.id, label, float(confidence)), 1)
 
     # ---- samples -----------------------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
         """Samples into the inbox, never far ahead of the learning."""
-        if self._source.schema() is not None:
-            self._known.set()
-        skip = 0 if isinstance(self._source, MqttSource) or self.config.source.repeat else self._memory.taken
-        if skip:
-            log.info("%s: going on after the %d samples learnt before", self.config.source.path, skip)
-        async for sample in self._samples(skip):
-            self._known.set()
-            self._taken += 1
-            self._put(sample)
-            while self._waiting_samples >= AHEAD_LIMIT:
-                self._room.clear()
-                await self._room.wait()
-        self._finished = True
-        log.info("%s: read to its end", self.config.source.path)
-
-    async def _samples(self, skip: int) -> Any:
-        """The source's samples, without the first `skip` of a file and without the pace for those."""
-        if skip and not isinstance(self._source, MqttSource):
-            pace, self._source._pace = self._source._pace, type(self._source._pace)(0.0)
-            async for sample in self._source.samples():
-                if self._taken < skip:
-                    self._taken += 1
-                    if self._taken == skip:
-                        self._source._pace = pace
-                    continue
-                yield sample
+        source, path = self._source, self.config.source.path
+        skip = self._memory.taken
+        if isinstance(source, MqttSource):
+            samples = source.samples()
         else:
-            async for sample in self._source.samples():
-                yield sample
+            samples = source.samples(skip)
+            if skip:
+                log.info("%s: going on after the %d samples learnt before", path, skip)
+        count = 0
+        async for sample in samples:
+            if self._agent is None:
+                self._begin()
+            count += 1
+            self._inbox.put(sample)
+            await self._inbox.room()
+        self._finished = True
+        log.info("%s: read to its end%s", path, "" if count or not skip else "; it holds nothing new")
 
     def _on_reading(self, topic: str, payload: bytes, retained: bool) -> None:
         assert isinstance(self._source, MqttSource)
-        self._source.push(payload, topic)
+        if retained:  # handed out again at every connect: it would be learnt as often
+            self._source.dropped["retained"] += 1
+        else:
+            self._source.push(payload, topic)
 
     # ---- the transport's listener ------------------------------------------------------------------------------------
 
     def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None:
         """A peer's message came."""
         now = asyncio.get_running_loop().time()
-        self._peers.heard(sender, now)
-        self._put(Received(now, sender, message, waited_s))
+        if self._peers.heard(sender, now):
+            self._inbox.put(Peers(now, self._peers.present()))
+        if not self._inbox.put(Received(now, sender, message, waited_s), size_bytes):
+            self.counters["inbox_full"] += 1
 
     def on_refused(self, sender: str, reason: str) -> None:
-        """A peer sent bytes that are no message; said once per peer and reason, counted always."""
-        self.counters[f"refused_{reason}"] += 1
-        if (sender, reason) not in self._told_refused and len(self._told_refused) < 1000:
+        """A peer sent bytes that are no message; said once per peer and reason (the transport counts them)."""
+        if (sender, reason) not in self._told_refused and len(self._told_refused) < TOLD_LIMIT:
             self._told_refused.add((sender, reason))
             log.warning("dropped a message from %s: %s", sender, reason)
 
@@ -334,34 +374,51 @@ class Service:
         """Somebody came, went or reported; or this node's own name was seen in an earlier life."""
         now = asyncio.get_running_loop().time()
         if presence.node == self.config.node:
-            if presence.epoch >= self._memory.epoch:
-                epoch = self._memory.raise_epoch(presence.epoch)
-                log.warning("the broker knows this name with epoch %d; going on as %d", presence.epoch, epoch)
-                self._announce()
-                self._put(Started(now, epoch))
-            return
-        if self._peers.saw(presence, now):
-            self._put(Peers(now, self._peers.present()))
+            self._seen_epoch = max(self._seen_epoch, presence.epoch)
+            self._outdated.set()
+            if presence.state == "ready":  # a crash may have left it, but so does a twin that has just stepped back
+                log.warning(
+                    "the broker says that %s is there already: unless it was this node a moment ago, two devices have "
+                    "one name; rename one of the two",
+                    presence.node,
+                )
+        elif self._peers.saw(presence, now):
+            self._inbox.put(Peers(now, self._peers.present()))
 
     def on_link(self, up: bool, detail: str) -> None:
-        """The connection came or went."""
-        (log.info if up else log.warning)("%s", detail)
+        """The connection came or went, or there is something to say about it."""
+        news = up and not self._link[0]
+        (log.info if news else log.warning)("%s", detail)
         self._link = (up, detail)
-        if up:
-            self._put(Linked(asyncio.get_running_loop().time()))
+        if news:
+            self._inbox.put(Linked(asyncio.get_running_loop().time()))
+
+    async def _outlive(self) -> None:
+        """Take a boot epoch above one that the broker knows this name by, or peers would take us for our own past."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._outdated.wait()
+            self._outdated.clear()
+            seen, before = self._seen_epoch, self._memory.epoch
+            if seen < before:
+                continue
+            epoch = await loop.run_in_executor(self._disk, self._memory.raise_epoch, seen)
+            if epoch > before:
+                log.warning("the broker knows this name with epoch %d; going on as %d", seen, epoch)
+                self._announce()
+                self._inbox.put(Started(loop.time(), epoch))
 
     # ---- saying and saving -------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
-        if self._schema is None:
-            return
-        facts = {
+        """Presence, with what is known so far: a node whose sensor is silent is there too."""
+        facts: dict[str, float | int | str] = {
             "version": __version__,
             "strategy": self.config.strategy.name,
             "task": self.config.task,
-            "features": len(self._schema.features),
-            "schema": f"{self._schema.fingerprint:016x}",
         }
+        if self._schema is not None:
+            facts |= {"features": len(self._schema.features), "schema": f"{self._schema.fingerprint:016x}"}
         self._transport.announce(Presence(self.config.node, "ready", self._memory.epoch, self._instance, facts))
 
     def report(self) -> dict[str, Any]:
@@ -376,29 +433,41 @@ class Service:
         notes["disk_fault"] = float(bool(self._memory.fault))
         return {"notes": notes, "links": agent.link_report() if agent else {}}
 
-    async def _report_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.report.every_s)
-            if self._peers.sweep(asyncio.get_running_loop().time()):
-                self._put(Peers(asyncio.get_running_loop().time(), self._peers.present()))
-            report = self.report()
-            links = report["links"]
-            if len(links) > 1000:  # what one report may hold; the rest is in this node's own status
-                report = {**report, "links": dict(sorted(links.items())[:1000])}
-            self._transport.publish_report(encode_report(report))
-            self._write_status()
+    async def _report(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._peers.sweep(now):
+            self._inbox.put(Peers(now, self._peers.present()))
+        if self._link[0]:
+            self._transport.publish_report(self._encoded_report())
+        await self._write_status()
 
-    def _write_status(self) -> None:
-        """status.json beside the state, for `edgeswarm status`; not synced, since it is of no use after a crash."""
-        up, detail = self._link
-        config = self.config
+    def _encoded_report(self) -> bytes:
+        """The report, with as many links as one packet holds; all of them are in this node's own status."""
         report = self.report()
+        room = self.config.broker.packet_limit_bytes - PACKET_HEAD_BYTES
+        links = sorted(report["links"].items())[:LINKS_LIMIT]
+        while True:
+            try:
+                data = encode_report({"notes": report["notes"], "links": dict(links)})
+            except ValueError:
+                if not links:
+                    raise
+            else:
+                if len(data) <= room or not links:
+                    return data
+            links = links[: len(links) // 2]
+
+    async def _write_status(self) -> None:
+        """See `status_file`. The save task reports trouble with the folder, so none is reported here."""
+        up, detail = self._link
+        config, report = self.config, self.report()
         status = {
             "node": config.node,
             "site": config.site,
             "task": config.task,
             "pid": os.getpid(),
             "at_unix": time.time(),
+            "report_every_s": config.report.every_s,
             "uptime_s": report["notes"]["uptime_s"],
             "epoch": self._memory.epoch,
             "version": __version__,
@@ -407,46 +476,46 @@ class Service:
             "stopped": self._stopping.is_set(),
             **report,
         }
-        path = Path(config.state.folder, "status.json")
-        with contextlib.suppress(OSError):  # the save task reports trouble with this folder
-            fresh = path.with_suffix(".json.new")
-            fresh.write_text(json.dumps(status, default=float), encoding="utf-8")
-            fresh.replace(path)
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().run_in_executor(self._disk, write_status, config.state.folder, status)
 
-    async def _save_for_ever(self) -> None:
-        await self._known.wait()
-        while True:
-            await asyncio.sleep(self.config.state.every_s)
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._save)
+    async def _save(self) -> None:
+        # The state is a value: the disk's thread packs it while the agent moves on to the next one. It goes with the
+        # number of samples it has learnt, so that after a power cut none is left out and none learnt twice.
+        agent, schema = self._agent, self._schema
+        if agent is not None and schema is not None:
+            state, taken = self._point
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._disk, self._memory.save, agent.strategy, state, schema, taken)
 
-    def _save(self) -> None:
-        # The state is a value: the worker thread can pack it while the agent moves on to the next one.
-        if self._agent is not None and self._schema is not None:
-            taken = self._taken - self._waiting_samples
-            self._memory.save(self._agent.strategy, self._agent.state, self._schema, taken)
-
-    async def _live_for_ever(self, period_s: float) -> None:
-        while True:
-            notify("WATCHDOG=1")
-            await asyncio.sleep(period_s)
+    async def _live(self) -> None:
+        notify("WATCHDOG=1")
 
     # ---- scoring against a labelled file -----------------------------------------------------------------------------
 
-    async def _evaluate_for_ever(self) -> None:
-        config = self.config
-        loop = asyncio.get_running_loop()
-        while self._agent is None or self._schema is None:
-            await asyncio.sleep(0.05)
-        load: Callable[[], Any] = lambda: labelled_file(  # noqa: E731
-            config.source, config.evaluate.path, config.evaluate.label, self._schema or Schema("", ()), seed=config.seed
+    async def _evaluate(self) -> None:
+        """Score what is known against the file, once per period. Raises DataError when the file cannot be used."""
+        await self._known.wait()
+        agent, schema, config = self._agent, self._schema, self.config
+        assert agent is not None and schema is not None
+        x, truth = await asyncio.to_thread(
+            labelled_file, config.source, config.evaluate.path, config.evaluate.label, schema, seed=config.seed
         )
-        x, truth = await loop.run_in_executor(self._worker, load)
-        while True:
-            agent = self._agent
+        labels = np.array(truth)
+
+        async def score() -> None:
+            state = agent.state
             for name, alone in (("holdout_alone", True), ("holdout_swarm", False)):
-                said, _ = await loop.run_in_executor(self._worker, agent.strategy.predict, agent.state, x, alone)
-                agent.notes[name] = float(np.mean([a == b for a, b in zip(said, truth, strict=True)]))
-            await asyncio.sleep(config.evaluate.every_s)
+                right = 0
+                for at in range(0, len(x), PREDICT_ROWS):
+                    rows = slice(at, at + PREDICT_ROWS)
+                    said, _ = await asyncio.get_running_loop().run_in_executor(
+                        self._worker, agent.strategy.predict, state, x[rows], alone
+                    )
+                    right += int((np.array(said, dtype=object) == labels[rows]).sum())
+                agent.notes[name] = right / len(x)
+
+        await self._every(config.evaluate.every_s, score, at_once=True)
 
 
 def _batch(at: float, samples: list[Sample]) -> Batch:

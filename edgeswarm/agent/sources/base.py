@@ -140,8 +140,11 @@ class FileSource:
         """Each sample once; None for one that was dropped and counted. turn: how many times it was read before."""
         raise NotImplementedError
 
-    async def samples(self) -> AsyncIterator[Sample]:
-        """The samples at the configured rate; without `repeat` it ends. Raises DataError."""
+    async def samples(self, skip: int = 0) -> AsyncIterator[Sample]:
+        """The samples at the configured rate; without `repeat` it ends. Raises DataError.
+
+        skip: how many to leave out at the beginning, at full speed, for who has read that far before.
+        """
         turn = 0
         while True:
             usable = 0
@@ -154,6 +157,10 @@ class FileSource:
                     await self._pace.breathe()
                     continue
                 usable += 1
+                if skip:
+                    skip -= 1
+                    await self._pace.breathe()
+                    continue
                 await self._pace.wait()
                 yield row
             if not usable:
@@ -161,7 +168,8 @@ class FileSource:
                 raise DataError(f"{self.path}: holds no usable sample ({why or 'it is empty'})")
             if not self._repeat:
                 return
-            turn += 1
+            turn += 1 + skip // usable  # turns that would be left out as a whole are not even read
+            skip %= usable
 
     def _sample(self, values: NDArray[np.float64] | Array, label: str | None, name: str | None = None) -> Sample | None:
         """A sample of one row, or None, counted, when it cannot be used."""
