@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgeswarm"
-ORDER = (
-    "errors", "messages", "wire", "maths", "backends", "strategies", "transport", "agent", "sim", "demo", "cli", "__main__"
-)  # fmt: skip
+ORDER = [
+    "errors", "messages", "wire", "maths", "backends", "strategies",
+    "transport", "agent", "sim", "demo", "cli", "__main__",
+]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 EVERYWHERE = {"edgeswarm"}

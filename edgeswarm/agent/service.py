@@ -59,6 +59,9 @@ PREDICT_ROWS = 256
 LINKS_LIMIT = 1000
 """Links one report may hold."""
 TOLD_LIMIT = 1000
+HEADLINES = ("samples", "prototypes", "accuracy_alone", "accuracy_swarm")
+HEADLINES_EVERY_S = 120.0
+"""Presence is retained, so it is what a visitor sees at once; a few numbers in it are renewed this often."""
 PACKET_HEAD_BYTES = 256
 
 
@@ -137,7 +140,7 @@ class Service:
         self._sample_s = STEP_TARGET_S / BATCH_LIMIT
         self._finished = False
         self._link = (False, "not connected yet")
-        self._started_at = time.monotonic()
+        self._started_at = self._announced_at = time.monotonic()
         self._told_refused: set[tuple[str, str]] = set()
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -388,7 +391,7 @@ class Service:
     def on_link(self, up: bool, detail: str) -> None:
         """The connection came or went, or there is something to say about it."""
         news = up and not self._link[0]
-        (log.info if news else log.warning)("%s", detail)
+        (log.info if news or self._stopping.is_set() else log.warning)("%s", detail)
         self._link = (up, detail)
         if news:
             self._inbox.put(Linked(asyncio.get_running_loop().time()))
@@ -419,6 +422,9 @@ class Service:
         }
         if self._schema is not None:
             facts |= {"features": len(self._schema.features), "schema": f"{self._schema.fingerprint:016x}"}
+        if self._agent is not None:
+            facts |= {name: round(self._agent.notes[name], 4) for name in HEADLINES if name in self._agent.notes}
+        self._announced_at = time.monotonic()
         self._transport.announce(Presence(self.config.node, "ready", self._memory.epoch, self._instance, facts))
 
     def report(self) -> dict[str, Any]:
@@ -439,6 +445,8 @@ class Service:
             self._inbox.put(Peers(now, self._peers.present()))
         if self._link[0]:
             self._transport.publish_report(self._encoded_report())
+            if time.monotonic() - self._announced_at > HEADLINES_EVERY_S:
+                self._announce()
         await self._write_status()
 
     def _encoded_report(self) -> bytes:

@@ -110,7 +110,12 @@ class Table:
     __slots__ = ("_both", "weight")
 
     def __init__(
-        self, weight: Any, mean: Any = None, variance: Any = None, late: Callable[[], tuple[Any, Any]] | None = None
+        self,
+        weight: Any,
+        mean: Any = None,
+        variance: Any = None,
+        *,
+        late: Callable[[], tuple[Any, Any]] | None = None,
     ) -> None:
         self.weight = weight
         self._both: Any = late if late is not None else (mean, variance)

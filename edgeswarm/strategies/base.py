@@ -147,7 +147,10 @@ Steps: TypeAlias = Generator[Request, Any, tuple[S, list[Action]]]
 class Strategy(Protocol[S]):
     """A learning method. Knobs are frozen on the strategy object; everything that changes is in the state."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What configurations, reports and checkpoints call it."""
+        ...
 
     def init(self, node: str, seed: int) -> S:
         """State of a node that has seen nothing."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 
 import paho.mqtt.client as paho
 
 from edgeswarm.errors import WireError
 from edgeswarm.messages import Presence
 from edgeswarm.transport.base import Listener
+from edgeswarm.transport.lean import Arrival
 from edgeswarm.transport.packet import arrived_bytes
 from edgeswarm.transport.presence import GONE
 from edgeswarm.transport.settings import MqttSettings
@@ -24,6 +26,9 @@ from edgeswarm.wire.status import decode_presence
 
 RawCallback = Callable[[str, bytes, bool], None]
 """Called with topic, payload, and whether it was retained."""
+
+_matches = lru_cache(maxsize=4096)(paho.topic_matches_sub)
+"""A node hears the same few topics all the time."""
 
 
 class Inbound:
@@ -58,7 +63,7 @@ class Inbound:
         """Filters added with `add_raw`, and their QoS."""
         return [(topic_filter, qos) for topic_filter, qos, _ in self._raw]
 
-    def receive(self, message: paho.MQTTMessage) -> None:
+    def receive(self, message: paho.MQTTMessage | Arrival) -> None:
         """Hand on, drop or refuse one message; what the listener raises passes through."""
         self._counters["messages_received"] += 1
         try:
@@ -69,15 +74,15 @@ class Inbound:
         asked = False
         payload = bytes(message.payload)
         for topic_filter, _, callback in self._raw:
-            if paho.topic_matches_sub(topic_filter, topic):
+            if _matches(topic_filter, topic):
                 asked = True
                 callback(topic, payload, bool(message.retain))
-        if any(paho.topic_matches_sub(topic_filter, topic) for topic_filter, _ in self.filters):
+        if any(_matches(topic_filter, topic) for topic_filter, _ in self.filters):
             self._ours(topic, payload, message)
         elif not asked:
             self._counters["unasked"] += 1
 
-    def _ours(self, topic: str, payload: bytes, message: paho.MQTTMessage) -> None:
+    def _ours(self, topic: str, payload: bytes, message: paho.MQTTMessage | Arrival) -> None:
         parsed = topics.parse(topic)
         if parsed is None:
             self._counters["refused_topic"] += 1
@@ -104,7 +109,7 @@ class Inbound:
         else:
             self._listener.on_presence(presence)
 
-    def _message(self, topic: str, parsed: topics.Parsed, payload: bytes, message: paho.MQTTMessage) -> None:
+    def _message(self, topic: str, parsed: topics.Parsed, payload: bytes, message: paho.MQTTMessage | Arrival) -> None:
         try:
             content = decode(payload, self._limits)
         except WireError as error:
@@ -120,7 +125,7 @@ class Inbound:
         properties = message.properties
         left_s = getattr(properties, "MessageExpiryInterval", None)
         waited_s = 0.0 if left_s is None or route.expiry_s is None else float(max(0, route.expiry_s - left_s))
-        packed: bytes = b"" if properties is None else properties.pack()  # type: ignore[no-untyped-call]
+        packed: bytes = b"" if properties is None else properties.pack()
         self._listener.on_message(parsed.node, content, waited_s, arrived_bytes(topic, message.qos, packed, payload))
 
     def _refuse(self, sender: str, reason: str) -> None:

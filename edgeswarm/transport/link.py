@@ -29,6 +29,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgeswarm.errors import EXIT_NOT_CONNECTED, EXIT_REFUSED, TransportError
+from edgeswarm.transport.lean import LeanClient, publish_properties
 from edgeswarm.transport.packet import Packet
 from edgeswarm.wire.topics import CONTENT_TYPE
 
@@ -88,7 +89,7 @@ class Goodbye:
     alert: bool = False
 
 
-class _Client(paho.Client):
+class _Client(LeanClient):
     """paho's client on a socket that is connected already, reading ahead and counting every byte.
 
     paho asks for one byte, one byte and a rest for each packet; reading ahead makes that one system call for many
@@ -106,8 +107,6 @@ class _Client(paho.Client):
         )
         self._ready: socket.socket | None = ready
         self._limit_bytes = hello.receive_limit_bytes
-        self._ahead = b""
-        self._at = 0
         self.received_bytes = 0
         self.sent_bytes = 0
         self.fault: OSError | None = None
@@ -122,17 +121,20 @@ class _Client(paho.Client):
                 # MQTT 5 brokers withhold such packets; a 3.1.1 broker must be kept from filling our memory
                 self.fault = OSError(f"a packet of {self._in_packet['remaining_length']} bytes is over our limit")
                 raise self.fault
-            try:
-                self._ahead, self._at = super()._sock_recv(_READ_BYTES), 0
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                self.fault = error
-                raise
-            self.received_bytes += len(self._ahead)
+            self._refill()
         taken = self._ahead[self._at : self._at + bufsize]
         self._at += len(taken)
         return taken
+
+    def _refill(self) -> None:
+        try:
+            self._ahead, self._at = super()._sock_recv(_READ_BYTES), 0
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self.fault = error
+            raise
+        self.received_bytes += len(self._ahead)
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         count = super()._sock_send(buf)
@@ -157,7 +159,7 @@ class _Client(paho.Client):
             self._ready.close()
 
 
-Received = Callable[[paho.MQTTMessage], None]
+Received = Callable[[Any], None]
 Acknowledged = Callable[[int, int], None]
 
 
@@ -175,7 +177,8 @@ class Subscription:
 class Link:
     """A connection, from CONNECT to its end. Await `welcome` first, then `closed`.
 
-    received(message) is called for every PUBLISH, acknowledged(packet identifier, reason code) for every PUBACK; both
+    received(message) is called with a `lean.Arrival`, or one of paho's messages, for every PUBLISH, and
+    acknowledged(packet identifier, reason code) for every PUBACK; both
     in the event loop's thread, and an exception in them goes to the loop's exception handler, not to paho.
     """
 
@@ -229,12 +232,11 @@ class Link:
         """Hand one packet to the socket; the packet identifier. expiry_s: what is left of its life, 0 for for ever."""
         properties = None
         if self.v5 and (expiry_s or packet.retain):
-            properties = _properties(PacketTypes.PUBLISH)
-            if expiry_s:
-                properties.MessageExpiryInterval = expiry_s
-            if packet.retain:
-                properties.ContentType = CONTENT_TYPE
-        return self._client.publish(packet.topic, packet.payload, packet.qos, packet.retain, properties).mid
+            properties = publish_properties(expiry_s, CONTENT_TYPE if packet.retain else "")
+        if packet.qos == 1:
+            return self._client.publish_once(packet.topic, packet.payload, packet.retain, properties)
+        known: Any = properties
+        return self._client.publish(packet.topic, packet.payload, packet.qos, packet.retain, known).mid
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         """Ask for these filters, in one packet for each eight (some brokers take no more)."""
@@ -364,7 +366,7 @@ class Link:
             goodbye = Goodbye(0, "connection closed")
         self._loop.call_soon(self._end, goodbye)  # after paho has finished with the socket
 
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+    def _on_message(self, client: paho.Client, userdata: Any, message: Any) -> None:
         self._guard(self._received, message)
 
     def _on_publish(self, client: paho.Client, userdata: Any, mid: int, reason: ReasonCode, more: Any) -> None:

@@ -134,7 +134,7 @@ def test_the_byte_budget_is_kept_over_a_long_run_and_used(budget: float) -> None
 
 def test_in_turns_one_after_the_other_and_a_dead_predecessor_does_not_stop_the_ring() -> None:
     names = ("ann", "bob", "cid", "dan")
-    streams = {name: stream(i, 1500, every_s=0.1) for i, name in enumerate(names)}
+    streams = {name: stream(i, 500, every_s=0.3) for i, name in enumerate(names)}
     world = World(gossip(schedule="sequential", period_s=4.0, filter="off", jitter=0.0), streams, 1)
     world.run(60.0)
     turns = [node for at, node, _, _ in said(world) if at > 24]
@@ -151,7 +151,7 @@ def test_in_turns_one_after_the_other_and_a_dead_predecessor_does_not_stop_the_r
 
 def test_in_turns_rounds_do_not_multiply() -> None:
     """Every node starts with a turn of its own; after a while a period sees one turn each."""
-    streams = {f"n{i}": stream(i, 1000) for i in range(8)}
+    streams = {f"n{i}": stream(i, 200, every_s=0.5) for i in range(8)}
     world = World(gossip(schedule="sequential", period_s=4.0, filter="off"), streams, 3)
     world.run(100.0)
     turns = Counter(node for at, node, _, _ in said(world) if 50 < at <= 98)
