@@ -24,6 +24,7 @@ SNAPSHOT = -1
 
 
 _count = np.count_nonzero
+_U16, _U32, _F16, _F32 = np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float16), np.dtype(np.float32)
 
 
 def _require(condition: bool, text: str) -> None:
@@ -96,12 +97,12 @@ class Prototypes:
 
     def __post_init__(self) -> None:
         k, d = self.vectors.codes.shape
-        _require(self.ids.shape == (k,) and self.ids.dtype == np.uint32, "ids is (k,) uint32")
-        _require(self.labels.shape == (k,) and self.labels.dtype == np.uint16, "labels is (k,) uint16")
-        _require(self.counts.shape == (k,) and self.counts.dtype == np.float32, "counts is (k,) float32")
-        _require(self.removed.ndim == 1 and self.removed.dtype == np.uint32, "removed is (r,) uint32")
-        # A NaN makes comparisons false. This runs for every message that arrives, and counting is the fastest reduction.
-        _require(_count((self.counts > 0) & (self.counts < np.inf)) == k, "counts are positive")
+        _require(self.ids.shape == (k,) and self.ids.dtype == _U32, "ids is (k,) uint32")
+        _require(self.labels.shape == (k,) and self.labels.dtype == _U16, "labels is (k,) uint16")
+        _require(self.counts.shape == (k,) and self.counts.dtype == _F32, "counts is (k,) float32")
+        _require(self.removed.ndim == 1 and self.removed.dtype == _U32, "removed is (r,) uint32")
+        # A NaN makes comparisons false. This runs for every message that arrives: counting is the fastest reduction.
+        _require(_count(self.counts > 0) == k == _count(self.counts < np.inf), "counts are positive")
         _require(_count(self.labels < len(self.classes)) == k, "a label has no class name")
         _require(len(set(self.classes)) == len(self.classes), "class names are unique")
         ascending = _count(self.ids[1:] > self.ids[:-1]) + 1 >= k  # the usual case, and cheaper than sorting
@@ -110,7 +111,7 @@ class Prototypes:
         _require(self.base < self.version or self.base == SNAPSHOT, "a delta is later than its base")
         _require(0 <= self.part < self.parts, "part is below parts")
         rows, columns = self.summary.shape if self.summary.ndim == 2 else (-1, -1)
-        _require(self.summary.dtype == np.float16 and rows >= 0, "summary is two-dimensional float16")
+        _require(self.summary.dtype == _F16 and rows >= 0, "summary is two-dimensional float16")
         if rows:
             c = len(self.classes)
             _require(columns == 1 + 2 * d and c > 0 and rows % c == 0, "summary is (h * classes, 1 + 2 d) or empty")

@@ -19,6 +19,8 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
     ("share", "sent", "news"): "sent {changed} changed and {removed} removed prototypes: " + _COMPARED,
     ("share", "sent", "drift"): "sent: the classes moved, drift {drift} is above {drift_limit} "
     "(distance {distance}, floor {floor})",
+    ("share", "sent", "growth"): "sent {changed} changed and {removed} removed prototypes: "
+    "learnt from twice as many samples as at the last message",
     ("share", "sent", "max_age"): "sent although little is new: silent for {silence_s} "
     "(distance {distance}, floor {floor})",
     ("share", "sent", "always"): "sent {changed} changed and {removed} removed prototypes: the filter is off",
@@ -30,6 +32,8 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
     ("share", "held", "no_news"): "held back: distance {distance} is not above floor {floor} + margin {margin}, "
     "drift {drift} not above {drift_limit}; saved about {bytes_saved}",
     ("peer", "muted", "hurts"): "muted {peer}: listening costs {excess_loss} in loss, above {limit} ({trials} trials)",
+    ("peer", "muted", "misleads"): "muted {peer}: it takes samples of this node for classes this node never saw, "
+    "with probability {leak} ({trials} trials)",
     ("peer", "heard", "helps_again"): "listens to {peer} again: its extra loss is down to {excess_loss} "
     "({trials} trials)",
     ("peer", "ignored", "other_schema"): "ignores {peer}: it learns another task, or from other features",

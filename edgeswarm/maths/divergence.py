@@ -42,6 +42,7 @@ points per label, and features that matter but vary little beside many that do n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -297,9 +298,8 @@ def _pool(a: Set, b: Set) -> _Pool:
     points = np.column_stack([np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])]).astype(np.float64)
     distinct, place = np.unique(points, axis=0, return_inverse=True)
     place = place.ravel()  # NumPy 2.0 alone returns it as a column
-    mass = [np.asarray(s[2], np.float64) / np.asarray(s[2], np.float64).sum() for s in (a, b)]
-    u = _sums(place[: len(a[0])], mass[0], len(distinct))
-    v = _sums(place[len(a[0]) :], mass[1], len(distinct))
+    u = _masses(place[: len(a[0])], a[2], len(distinct))
+    v = _masses(place[len(a[0]) :], b[2], len(distinct))
     z = distinct[:, :-1]
     both = (u + v) / 2
     # The largest value first brings every feature to [-1, 1]: squares of any float32 then stay finite and above zero.
@@ -309,6 +309,14 @@ def _pool(a: Set, b: Set) -> _Pool:
     deviation = np.sqrt(both @ z**2)
     z = z / np.where(deviation > 1e-12, deviation, np.inf)
     return _Pool(z, distinct[:, -1].astype(np.int64), u, v)
+
+
+def _masses(place: NDArray[np.int64], counts: Array, n: int) -> _Floats:
+    """Share of a set's counts at each of n places, the same to the last bit whatever order the set came in: a tie
+    between distances is decided by the last bit, and then a whole block of the fit."""
+    weights = counts.astype(np.float64)
+    order = np.lexsort((weights, place))
+    return _sums(place[order], weights[order] / math.fsum(weights), n)
 
 
 def _sums(place: NDArray[np.int64], mass: _Floats, n: int = 0) -> _Floats:

@@ -68,14 +68,6 @@ class Publication:
         gone = self.ids[~np.isin(self.ids, ids)]
         return News(np.flatnonzero(~known | moved | grown), gone)
 
-    def classes_to_tell(self, now: ClassSummaries) -> list[int]:
-        """Classes whose summary changed since it was last told."""
-        weight = np.zeros_like(now.weight)
-        if self.summaries is not None:
-            told = self.summaries.weight
-            weight[:, : told.shape[1]] = told
-        return [int(c) for c in np.flatnonzero((now.weight != weight).any(axis=0))]
-
     def emptied(self) -> Publication:
         """What a snapshot starts from: nothing told, the version counted on."""
         return Publication(version=self.version, complete_from=self.version + 1)
@@ -96,7 +88,7 @@ class Publication:
         if summaries is not None:
             summarised_at = np.zeros(summaries.weight.shape[1], np.int64)
             summarised_at[: self.summarised_at.size] = self.summarised_at
-            summarised_at[self.classes_to_tell(summaries)] = version
+            summarised_at[summaries.news(self.summaries)] = version
         keep = ~np.isin(self.ids, np.concatenate([ids, gone]))
         all_ids = np.concatenate([self.ids[keep], ids])
         order = np.argsort(all_ids, kind="stable")

@@ -169,8 +169,8 @@ class Replica:
         if key < self.horizon:
             return self
         classes = max(told.weight.shape[1], self.summary_keys.size)
-        newer = self.summary_keys.max(initial=NOTHING) < key
-        if newer and told.weight.shape[1] == classes and told.weight.min(initial=1.0) > 0:  # the usual message
+        newer = max(self.summary_keys.tolist(), default=NOTHING) < key
+        if newer and told.weight.shape[1] == classes and np.count_nonzero(told.weight > 0) == told.weight.size:
             return evolve(self, summary=told, summary_keys=np.full(classes, key, np.int64))
         keys = np.full(classes, NOTHING, np.int64)
         keys[: self.summary_keys.size] = self.summary_keys
@@ -204,8 +204,8 @@ class Replica:
             return None
         if key <= self.newest or key_of(message.epoch, message.base) != self.known or self.spans:
             return None
-        at = np.minimum(self.ids.searchsorted(ids), self.ids.size - 1)
-        if np.count_nonzero(self.ids[at] == ids) < ids.size:
+        at = self.ids.searchsorted(ids)
+        if np.count_nonzero(self.ids.take(at, mode="clip") == ids) < ids.size:
             return None
         keys, all_vectors = self.keys.copy(), self.vectors.copy()
         all_labels, all_counts = self.labels.copy(), self.counts.copy()

@@ -26,15 +26,19 @@ class ClassSummaries:
     """Weighted count, mean and variance per half-life and class.
 
     half_lives: in samples of the class concerned.  weight: (h, c).  mean, variance: (h, c, d), raw units, float64.
+    samples: (c,) of each class. Only this tells whether more came: a weight settles at 1 / (1 - 2^(-1/half-life)),
+    after some fifty half-lives to the last bit.
     """
 
     half_lives: tuple[float, ...]
     weight: Any = field(default_factory=lambda: np.zeros((0, 0)))
     mean: Any = field(default_factory=lambda: np.zeros((0, 0, 0)))
     variance: Any = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def copy(self) -> ClassSummaries:
-        return ClassSummaries(self.half_lives, self.weight.copy(), self.mean.copy(), self.variance.copy())
+        arrays = (self.weight, self.mean, self.variance, self.samples)
+        return ClassSummaries(self.half_lives, *(array.copy() for array in arrays))
 
     def add(self, x: Array, label: int) -> None:
         """Learn one sample: an exponentially forgotten running mean and variance of its class.
@@ -49,18 +53,27 @@ class ClassSummaries:
         self.mean[:, label] += delta * share
         self.variance[:, label] += (delta * (x - self.mean[:, label]) - self.variance[:, label]) * share
         self.weight[:, label] = n
+        self.samples[label] += 1
 
     def _grow(self, classes: int, d: int) -> None:
         held = self.weight.shape[1]
         if self.mean.shape[2] != d:
             h = len(self.half_lives)
             self.weight, self.mean, self.variance = np.zeros((h, classes)), np.zeros((h, classes, d)), None
-            self.variance = np.zeros((h, classes, d))
+            self.variance, self.samples = np.zeros((h, classes, d)), np.zeros(classes, np.int64)
         elif held < classes:
             more = ((0, 0), (0, classes - held))
             self.weight = np.pad(self.weight, more)
             self.mean = np.pad(self.mean, (*more, (0, 0)))
             self.variance = np.pad(self.variance, (*more, (0, 0)))
+            self.samples = np.pad(self.samples, more[1:])
+
+    def news(self, told: ClassSummaries | None) -> NDArray[np.bool_]:
+        """(c,) which classes had samples since `told` was copied from this."""
+        known = np.zeros_like(self.samples)
+        if told is not None:
+            known[: told.samples.size] = told.samples
+        return np.asarray(self.samples != known)
 
     def table(self, labels: Sequence[int], scale: Array, offset: Array) -> NDArray[np.float16]:
         """(h * len(labels), 1 + 2 d) float16 for a message: weights, means and variances in units of scale and offset.
@@ -89,13 +102,16 @@ class ClassSummaries:
             "weight": self.weight,
             "mean": self.mean,
             "variance": self.variance,
+            "samples": self.samples,
         }
 
     @classmethod
     def load(cls, dumped: dict[str, Any]) -> ClassSummaries:
         halves = tuple(float(h) for h in dumped["half_lives"])
-        out = cls(halves, *(np.array(dumped[name], float) for name in ("weight", "mean", "variance")))
-        if (out.weight.shape[0] != len(halves) and out.weight.size) or out.mean.shape != out.variance.shape:
+        weight, mean, variance = (np.array(dumped[name], float) for name in ("weight", "mean", "variance"))
+        out = cls(halves, weight, mean, variance, np.array(dumped["samples"], np.int64))
+        shape = (len(halves), out.samples.size) if out.samples.size else out.weight.shape
+        if out.weight.shape != shape or out.mean.shape[:2] != shape or out.mean.shape != out.variance.shape:
             raise ValueError("class summaries of a checkpoint do not fit together")
         return out
 
@@ -205,17 +221,16 @@ def drift(now: ClassSummaries, told: ClassSummaries | None, metric: Array) -> fl
     """
     if told is None or told.mean.shape[2] != now.mean.shape[2]:
         return 0.0
-    c = told.weight.shape[1]
-    if c < now.weight.shape[1]:
+    fresh = now.news(told)
+    if fresh[told.samples.size :].any() or (fresh[: told.samples.size] & (told.samples == 0)).any():
         return float("inf")
     use = metric > 0
-    if not use.any() or not c:
+    if not use.any() or not fresh.any():
         return 0.0
     w = metric[use].astype(np.float64)
     # Both means err, hence twice the variance of one.
     error = (now.variance[..., use] * w**2 + 1e-2) * 2 / np.maximum(now.weight, 1.0)[..., None]
     gap = ((now.mean - told.mean)[..., use] * w) ** 2 / error
-    fresh = now.weight != told.weight
     return float((gap.mean(axis=-1) * fresh).max(initial=0.0))
 
 

@@ -79,7 +79,7 @@ class Outgoing:
                 del self._kept[topic]
             elif kept.unheld and not self._outbox.holds(topic + "#"):
                 aged = replace(kept.message, age_s=kept.message.age_s + waited_s)
-                self._publish_message(kept.to, aged, kept)
+                self._publish_message(kept.to, aged, kept, self._route(aged, kept.to))
 
     def close(self, suspect_bytes: int) -> Packet | None:
         """Forget the link and what waited for it; the oldest packet under way of at least `suspect_bytes`."""
@@ -116,10 +116,9 @@ class Outgoing:
         elif self._link is None:
             self._counters["dropped_offline"] += 1
             return 0
-        return self._publish_message(to, message, kept)
+        return self._publish_message(to, message, kept, route)
 
-    def _publish_message(self, to: str, message: Message, kept: _Kept | None) -> int:
-        route = self._route(message, to)
+    def _publish_message(self, to: str, message: Message, kept: _Kept | None, route: topics.Route) -> int:
         parts = self._cut(message, route.topic)
         if not parts:
             self._kept.pop(route.topic, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edgeswarm.wire.topics import CONTENT_TYPE
 
@@ -53,6 +54,7 @@ def arrived_bytes(topic: str, qos: int, properties: bytes, payload: bytes) -> in
     return 1 + _varint_bytes(rest) + rest
 
 
+@lru_cache(maxsize=256)
 def payload_limit_bytes(packet_limit_bytes: int, topic: str, v5: bool) -> int:
     """Largest payload for which a packet with this topic, whatever its properties, stays below the limit."""
     most = overhead_bytes(topic, 1, True, 1, v5, packet_limit_bytes)

@@ -230,7 +230,7 @@ def _check_finite(values: NDArray[np.generic], name: str) -> None:
 def _check_scales(table: Array, d: int) -> None:
     """Scale and offset, one after the other in `table` (2 d,): finite, as is offset + scale * code for any code."""
     sizes = np.abs(table)
-    if sizes.max(initial=0.0) <= _SAFE:  # false for NaN
+    if np.count_nonzero(sizes <= _SAFE) == sizes.size:  # false for NaN
         return
     if not (128.0 * sizes[:d].astype(np.float64) + sizes[d:] <= MOST_FLOAT32).all():
         refuse("non_finite", "scale and offset give values that are not finite")

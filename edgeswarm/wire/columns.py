@@ -26,6 +26,11 @@ def _native(column: NDArray[np.generic]) -> NDArray[np.generic]:
     return column if column.dtype.isnative else column.astype(column.dtype.newbyteorder("="))
 
 
+def _below(values: NDArray[Any], limit: int) -> bool:
+    """Whether all are; NaN is not. Counting is several times faster than looking for the largest."""
+    return bool(np.count_nonzero(values < limit) == values.size)
+
+
 def read(data: bytes, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
     """Read-only view of `data` as numbers; len(data) must be a multiple of the width."""
     return _native(np.frombuffer(data, dtype))
@@ -43,8 +48,7 @@ def pack_ids(ids: NDArray[np.uint32]) -> bytes:
     if np.count_nonzero(after > before) < after.size:
         raise ValueError("ids ascend, each one once")
     gaps = after - before - np.uint32(1)
-    most = int(gaps.max())
-    width = 1 if most < 1 << 8 else 2 if most < 1 << 16 else 4
+    width = 1 if _below(gaps, 1 << 8) else 2 if _below(gaps, 1 << 16) else 4
     return bytes((width,)) + head + bytes(gaps.astype(_GAPS[width], copy=False))
 
 
@@ -89,10 +93,10 @@ def unpack_labels(data: bytes, k: int) -> NDArray[np.uint16]:
 
 def pack_counts(counts: Array) -> bytes:
     """Positive counts (k,) float32: uint8 or uint16 when all are whole and fit, else float32."""
-    if counts.size and counts.max() < 1 << 16:
+    if counts.size and _below(counts, 1 << 16):
         small = counts.astype(U16)
         if np.count_nonzero(small == counts) == counts.size:
-            return (small.astype(U8) if small.max() < 1 << 8 else small).tobytes()
+            return (small.astype(U8) if _below(small, 1 << 8) else small).tobytes()
     return counts.astype(F32, copy=False).tobytes()
 
 

@@ -159,10 +159,37 @@ def test_drift_of_nothing_is_nothing_and_of_a_new_class_everything() -> None:
     assert drift(learnt(1)[0], summaries, 0 * ONES) == 0.0
 
 
+def test_news_is_what_had_samples_since_even_when_weights_have_long_settled() -> None:
+    """After fifty half-lives a weight no longer changes: taken for "nothing came", it would silence a node for good."""
+    summaries = ClassSummaries((10.0,))
+    rng = np.random.default_rng(0)
+    for _ in range(700):
+        summaries.add(rng.normal(size=3).astype(np.float32), 1)
+    told = summaries.copy()
+    assert summaries.news(told).tolist() == [False, False] and summaries.news(None).tolist() == [False, True]
+    for _ in range(20):
+        summaries.add((rng.normal(size=3) + 3).astype(np.float32), 1)
+    assert (summaries.weight == told.weight).all(), "settled"
+    assert summaries.news(told).tolist() == [False, True] and drift(summaries, told, ONES) > 3
+    summaries.add(0 * ONES, 0)
+    assert drift(summaries, told, ONES) == float("inf"), "a class nobody was told of, though its number is a low one"
+
+
+def test_a_dump_comes_back_and_one_that_does_not_fit_is_refused() -> None:
+    summaries, _, _ = learnt(2)
+    again = ClassSummaries.load(summaries.dump())
+    assert not again.news(summaries).any() and again.mean.tolist() == summaries.mean.tolist()
+    assert ClassSummaries.load(ClassSummaries((10.0,)).dump()).samples.size == 0
+    for name, wrong in (("samples", np.zeros(2)), ("variance", np.zeros((2, 3, 1))), ("half_lives", [1.0])):
+        with pytest.raises(ValueError, match="do not fit"):
+            ClassSummaries.load({**summaries.dump(), name: wrong})
+
+
 def test_drift_by_hand() -> None:
     """One feature, class mean from 0 to 1, variance 1 at weight 10: 1 / (2 * 1.01 / 10)."""
     told, now = ClassSummaries((10.0,)), ClassSummaries((10.0,))
     told.weight, told.mean, told.variance = np.array([[9.0]]), np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+    told.samples, now.samples = np.array([20]), np.array([30])
     now.weight, now.mean, now.variance = np.array([[10.0]]), np.ones((1, 1, 1)), np.ones((1, 1, 1))
     assert drift(now, told, np.ones(1, np.float32)) == pytest.approx(10 / 2.02)
 

@@ -101,6 +101,26 @@ def test_a_stationary_swarm_goes_quiet() -> None:
     assert late["held"] > 0.9 * (late["held"] + late["sent"]) and early["sent"] >= 12
 
 
+def test_a_swarm_that_was_quiet_for_long_speaks_up_when_the_world_changes() -> None:
+    """2000 samples in, every summary's weight has settled; then the classes trade places."""
+    streams = {}
+    for i in range(2):
+        x, y = clouds(i, 2200)
+        x[2000:] = 4.0 - x[2000:]
+        streams[f"n{i}"] = Stream(x, y, 0.1 * np.arange(1, 2201))
+    world = World(gossip(silence_limit_s=1e5), streams, 1)
+    world.run(200.0)
+    before = Counter(outcome for at, _, outcome, _ in said(world) if 150 < at <= 200)
+    world.run(215.0)
+    after = [reason for at, node, outcome, reason in said(world) if at > 200 and outcome == "sent"]
+    assert before["sent"] <= 2 and "drift" in after and len(after) >= 4
+    state = world.nodes["n0"].agent.state
+    told = state.replicas["n1"].summary
+    assert told is not None
+    np.testing.assert_allclose(told.mean[0, state.classes.index("c0")], [4.0, 4.0], atol=1.0)
+    np.testing.assert_allclose(told.mean[0, state.classes.index("c1")], [0.0, 0.0], atol=1.0)
+
+
 def test_never_silent_for_longer_than_the_limit_and_a_turn_while_there_is_news() -> None:
     knobs = {"silence_limit_s": 15.0, "margin_spreads": 100.0, "drift_limit": 1000.0}
     world = World(gossip(**knobs), {f"n{i}": stream(i, 1500, gap=2.0) for i in range(3)}, 1)
