@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from edgeswarm.agent.ledger import Ledger
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 EPOCH_ROOM = 1_000_000
 """Starts that must stay countable. An epoch nearer to the largest was not counted by any node, but invented."""
+
+
+NO_NOTES: Mapping[str, float] = {}
 
 
 class Memory:
@@ -69,6 +73,12 @@ class Memory:
             return 0
         return max(0, int(self._saved.get("source_taken", 0)))
 
+    @property
+    def notes(self) -> dict[str, float]:
+        """The numbers saved with the state: what the node could say of itself when it was last saved."""
+        saved = self._saved.get("notes", {}) if self._saved else {}
+        return {str(name): float(value) for name, value in saved.items()}
+
     def raise_epoch(self, seen: int) -> int:
         """A boot epoch above one that this node's name was seen with; kept in memory alone when the disk refuses.
 
@@ -111,14 +121,17 @@ class Memory:
         log.info("continuing with what was learnt before (%s)", folder)
         return state
 
-    def save(self, strategy: Strategy[Any], state: Any, schema: Schema, taken: int) -> None:
-        """Write state and decisions to disk. Never raises: whatever is wrong, learning goes on."""
+    def save(
+        self, strategy: Strategy[Any], state: Any, schema: Schema, taken: int, notes: Mapping[str, float] = NO_NOTES
+    ) -> None:
+        """Write state, decisions and a few numbers to show after a restart to disk. Never raises: whatever is wrong, learning goes on."""
         try:
             kept = {
                 "strategy": strategy.dump(state),
                 "features": list(schema.features),
                 "source_path": self._config.source.path,
                 "source_taken": taken,
+                "notes": dict(notes),
             }
             self._claim()
             self.store.save(kept)

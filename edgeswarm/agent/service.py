@@ -130,6 +130,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._known = asyncio.Event()
         self._outdated = asyncio.Event()
+        self._status_due = asyncio.Event()
         self._seen_epoch = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="edgeswarm arithmetic")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="edgeswarm disk")
@@ -175,6 +176,7 @@ class Service:
                 self._task(self._feed(), "source"),
                 self._task(self._work(), "agent"),
                 self._task(self._outlive(), "epoch"),
+                self._task(self._keep_status(), "status"),
                 self._task(every(config.report.every_s, self._report, at_once=True), "report"),
                 self._task(every(config.state.every_s, self._save), "save"),
                 self._task(self._stopping.wait(), "stop"),
@@ -252,6 +254,7 @@ class Service:
         state = self._memory.restore(strategy, schema)
         ledger = self._memory.ledger
         self._agent = Agent(self.config.node, strategy, state, self._transport, clock, self._deliver, ledger.record)
+        self._agent.notes.update(self._memory.notes)
         self._schema, self._taken = schema, self._memory.taken
         self._point = (state, self._taken)
         # Before what came while the schema was not known: retained messages of peers, for example.
@@ -393,6 +396,7 @@ class Service:
         news = up and not self._link[0]
         (log.info if news or self._stopping.is_set() else log.warning)("%s", detail)
         self._link = (up, detail)
+        self._status_due.set()
         if news:
             self._inbox.put(Linked(asyncio.get_running_loop().time()))
 
@@ -465,6 +469,13 @@ class Service:
                     return data
             links = links[: len(links) // 2]
 
+    async def _keep_status(self) -> None:
+        """Status at once when the link changes: whoever asks right after a start or a failure wants the truth."""
+        while True:
+            await self._status_due.wait()
+            self._status_due.clear()
+            await self._write_status()
+
     async def _write_status(self) -> None:
         """See `status_file`. The save task reports trouble with the folder, so none is reported here."""
         up, detail = self._link
@@ -493,8 +504,9 @@ class Service:
         agent, schema = self._agent, self._schema
         if agent is not None and schema is not None:
             state, taken = self._point
+            notes = {name: agent.notes[name] for name in HEADLINES if name in agent.notes}
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._disk, self._memory.save, agent.strategy, state, schema, taken)
+            await loop.run_in_executor(self._disk, self._memory.save, agent.strategy, state, schema, taken, notes)
 
     async def _live(self) -> None:
         notify("WATCHDOG=1")

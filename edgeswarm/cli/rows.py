@@ -56,7 +56,10 @@ def _csv_rows(
     head: str, rest: Iterable[str], start: int, features: tuple[str, ...], label: str, name: str
 ) -> Iterator[Row]:
     delimiter = next((mark for mark in (",", ";", "\t") if mark in head), ",")
-    header = [column.strip() for column in next(csv.reader([head], delimiter=delimiter))]
+    try:
+        header = [column.strip() for column in next(csv.reader([head], delimiter=delimiter))]
+    except csv.Error as error:  # a zero byte, up to Python 3.10
+        raise DataError(f"{name}:{start}: not CSV: {error}") from None
     places = [_place(feature, header, "a feature", name, start) for feature in features]
     label_at = _place(label, header, "the label", name, start) if label else None
     reader = csv.reader(rest, delimiter=delimiter)

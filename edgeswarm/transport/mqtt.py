@@ -95,6 +95,7 @@ class MqttTransport:
         self._learnt_limit_bytes: dict[Address, int] = {}
         self._announced_to: set[Address] = set()
         self._said_before = False
+        self._waited_for: set[str] = set()
         self._suspect = ""
         self._renewing = False
         self._clashed = False
@@ -429,7 +430,7 @@ class MqttTransport:
         ours = self._presence
         if ours is None:
             return
-        verdict = own.judge(ours, seen, retained, self._said_before)
+        verdict = own.judge(ours, seen, retained, self._said_before, seen.instance in self._waited_for)
         self._heard_itself = self._heard_itself or (verdict == own.ECHO and not retained)
         if verdict == own.EARLIER_LIFE:
             self._counters["earlier_life"] += 1
@@ -441,6 +442,7 @@ class MqttTransport:
             self._counters["duplicate_name"] += 1
             if own.yields(ours, seen):
                 self._clashed = True
+                self._waited_for = {*list(self._waited_for)[-15:], seen.instance}
                 self._disconnect_soon()  # politely, so that our will does not overwrite the other's birth
             else:
                 self._put_presence(ours)  # the other sees it, and yields

@@ -53,7 +53,7 @@ def test_every_form_of_a_reading(form):
     bench.push({"features": [5, 6], "label": 7, "id": 8})
     bench.push({"features": [7, 8], "label": None, "id": None, "unit": "C"})
     assert bench.source.schema().features == ("x0", "x1")
-    assert bench.taken() == [([1, 2.5], None, None), ([3, 1], "on", None), ([5, 6], "7", "8"), ([7, 8], None, None)]
+    assert bench.taken() == [([1, 2.5], None, None), ([3, 1], "on", None), ([5, 6], "7", 8), ([7, 8], None, None)]
     assert not bench.source.dropped
 
 

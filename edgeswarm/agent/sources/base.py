@@ -27,11 +27,11 @@ _BREATHE_EVERY = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One observation. x: (d,) float32, finite.  label: None when not known (yet).  id: to find it again later."""
+    """One observation. x: (d,) float32, finite.  label: None when not known (yet).  id: as given, to find it again."""
 
     x: Array
     label: str | None = None
-    id: str | None = None
+    id: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)

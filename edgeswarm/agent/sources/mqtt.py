@@ -100,7 +100,7 @@ class MqttSource:
             self._ready.clear()
             await self._ready.wait()
 
-    def prediction_payload(self, id: str | None, label: str | None, confidence: float) -> bytes:
+    def prediction_payload(self, id: str | int | None, label: str | None, confidence: float) -> bytes:
         """What to publish on the predictions topic, in the sensors' own format and keys; confidence in [0, 1]."""
         fields = {self._settings.id_key: id, self._settings.label_key: label, "confidence": round(float(confidence), 4)}
         return prediction(self._settings.format, fields)
@@ -119,7 +119,7 @@ class MqttSource:
         if reading.label is not None:
             self._check_class(reading.label)
         elif reading.id is not None and self._settings.pending_limit:
-            self._keep(reading.id, x)
+            self._keep(str(reading.id), x)
         self._hand_on(Sample(x, reading.label, reading.id))
 
     def _vector(self, features: list[float] | dict[str, float]) -> Array:
@@ -153,10 +153,11 @@ class MqttSource:
             raise Refused("label_without_id")
         self._check_class(reading.label)
         self._forget_old()
-        kept = self._pending.pop(reading.id, None)
+        name = str(reading.id)
+        kept = self._pending.pop(name, None)
         if kept is None:
-            raise Refused(self._gone.get(reading.id, "unknown_id"))
-        self._remember(reading.id, "repeated_label")
+            raise Refused(self._gone.get(name, "unknown_id"))
+        self._remember(name, "repeated_label")
         self._hand_on(Sample(kept[1], reading.label, reading.id))
 
     def _check_class(self, label: str) -> None:

@@ -32,7 +32,7 @@ class Reading:
 
     features: list[float] | dict[str, float] | None
     label: str | None
-    id: str | None
+    id: str | int | None
 
 
 def parse(payload: bytes, form: str, limit_bytes: int, id_key: str = "id", label_key: str = "label") -> Reading:
@@ -52,7 +52,7 @@ def parse(payload: bytes, form: str, limit_bytes: int, id_key: str = "id", label
     return Reading(
         None if features is None else _features(features),
         _label(tree.get(label_key)),
-        _word(tree.get(id_key), "bad_id"),
+        _identity(tree.get(id_key)),
     )
 
 
@@ -116,6 +116,11 @@ def _label(value: object) -> str | None:
     if label is not None and not usable_label(label):
         raise Refused("bad_label")
     return label
+
+
+def _identity(value: object) -> str | int | None:
+    """An id as it was given, so that the answer bears the same: 17 is not "17" to who compares them."""
+    return value if isinstance(value, int) and _word(value, "bad_id") else _word(value, "bad_id")
 
 
 def _word(value: object, reason: str) -> str | None:
