@@ -67,6 +67,7 @@ def check(ctx: click.Context, file: Path, json_wanted: bool) -> None:
 
     try:
         settings, _ = load(file, {}, os.environ)
+        options.mqtt_settings(settings)  # certificates and password file too
     except ConfigError as error:
         if not json_wanted:
             raise

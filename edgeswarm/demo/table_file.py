@@ -89,7 +89,9 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]], list[int], bool]:
                     return header, rows, lines, True
                 rows.append(row)
                 lines.append(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise DataError(f'{path}: not a text file in UTF-8; save it as "CSV UTF-8" and try again') from None
+    except (OSError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"{path}: {reason}") from None
     if not header:

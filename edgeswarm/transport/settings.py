@@ -149,6 +149,9 @@ class MqttSettings:
     def tls_context(self) -> ssl.SSLContext:
         """TLS 1.2 or later, the broker's name checked. Made for each connection, so that a renewed certificate is
         presented without a restart. Raises ConfigError if a file cannot be used."""
+        for what, path in (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file)):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"[broker] {what} {path}: no such file")
         named = [str(path) for path in (self.ca_file, self.cert_file, self.key_file) if path is not None]
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
