@@ -124,7 +124,10 @@ class Memory:
     def save(
         self, strategy: Strategy[Any], state: Any, schema: Schema, taken: int, notes: Mapping[str, float] = NO_NOTES
     ) -> None:
-        """Write state, decisions and a few numbers to show after a restart to disk. Never raises: whatever is wrong, learning goes on."""
+        """Write state, decisions and a few numbers to show after a restart to disk.
+
+        Never raises: whatever is wrong, learning goes on.
+        """
         try:
             kept = {
                 "strategy": strategy.dump(state),
