@@ -456,10 +456,10 @@ class PrototypeGossip(Knobs):
         labels = message.labels.astype(np.int32)
         if number != list(range(len(number))):
             labels = np.array(number, np.int32)[labels]
-        told = None
+        joined = held.join(message, unpack(message.vectors), labels)
         if message.summary.shape[0] == len(HALF_LIVES) * len(message.classes) > 0:
             told = table_of(message.summary, number, len(classes), message.vectors.scale, message.vectors.offset)
-        joined = held.join(message, unpack(message.vectors), labels, told)
+            joined = joined.with_summary(told, key_of(message.epoch, message.version))
         if joined is held:
             return state, []
         state = evolve(state, classes=classes, replicas={**state.replicas, sender: joined}, memo={})

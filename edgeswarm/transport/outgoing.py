@@ -213,8 +213,7 @@ class Outgoing:
         link = self._link
         if link is None or link.closed.done():
             return
-        backlog_bytes = link.backlog_bytes
-        while backlog_bytes < _BACKLOG_BYTES:
+        while link.backlog_bytes < _BACKLOG_BYTES:
             packet = self._outbox.take(self._window)
             if packet is None:
                 return
@@ -225,7 +224,6 @@ class Outgoing:
                     self._counters["expired"] += 1
                     continue
             identifier = link.publish(packet, expiry_s)
-            backlog_bytes += len(packet.payload)
             if packet.qos:
                 self._outbox.sent(identifier, packet)
             self._counters["messages_sent"] += 1
