@@ -112,8 +112,8 @@ def test_the_proxy_counts_what_the_transports_count(tmp_path: Path) -> None:
     with start_broker("mosquitto", tmp_path) as broker:
         result = asyncio.run(product.swarm("s", 0, agents, broker, 10.0, {}))
     assert result["connections"] == 5
-    # At the end the broker still sends goodbyes of others to agents that have stopped reading: the wire may have carried
-    # a few packets more than anybody took, never fewer.
+    # At the end the broker still sends goodbyes of others to agents that have stopped reading: the wire may have
+    # carried a few packets more than anybody took, never fewer.
     on_the_wire = result["bytes_up"] + result["bytes_down"]
     assert result["bytes_counters"] <= on_the_wire <= 1.03 * result["bytes_counters"]
     assert result["bytes_down"] > result["bytes_up"] > 5000
