@@ -16,8 +16,8 @@ _SITES = itertools.count(1)
 
 def _need_mosquitto() -> None:
     if find_mosquitto() is None:
-        if os.environ.get("EDGESWARM_REQUIRE_MOSQUITTO") == "1":
-            pytest.fail("mosquitto is not installed, and EDGESWARM_REQUIRE_MOSQUITTO=1 says it must be")
+        if os.environ.get("REQUIRE_MOSQUITTO") == "1":
+            pytest.fail("mosquitto is not installed, and REQUIRE_MOSQUITTO=1 says it must be")
         pytest.skip("mosquitto is not installed")
 
 

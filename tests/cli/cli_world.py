@@ -17,6 +17,6 @@ Run = Callable[..., Result]
 def need_mosquitto() -> None:
     """Skip, or fail where the environment says that it must be there."""
     if find_mosquitto() is None:
-        if os.environ.get("EDGESWARM_REQUIRE_MOSQUITTO"):
-            pytest.fail("mosquitto is not installed, and EDGESWARM_REQUIRE_MOSQUITTO says it must be")
+        if os.environ.get("REQUIRE_MOSQUITTO"):
+            pytest.fail("mosquitto is not installed, and REQUIRE_MOSQUITTO says it must be")
         pytest.skip("mosquitto is not installed")

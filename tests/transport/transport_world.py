@@ -24,10 +24,10 @@ TASK = "wine"
 
 
 def need_mosquitto() -> None:
-    """Skip the test without Mosquitto, or fail it where EDGESWARM_REQUIRE_MOSQUITTO=1 says that it must be there."""
+    """Skip the test without Mosquitto, or fail it where REQUIRE_MOSQUITTO=1 says that it must be there."""
     if find_mosquitto() is None:
-        if os.environ.get("EDGESWARM_REQUIRE_MOSQUITTO") == "1":
-            pytest.fail("mosquitto is not installed, and EDGESWARM_REQUIRE_MOSQUITTO=1 says it must be")
+        if os.environ.get("REQUIRE_MOSQUITTO") == "1":
+            pytest.fail("mosquitto is not installed, and REQUIRE_MOSQUITTO=1 says it must be")
         pytest.skip("mosquitto is not installed")
 
 
