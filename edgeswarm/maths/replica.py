@@ -141,18 +141,25 @@ class Replica:
         """Whether the sender, at (epoch, version), has published something this replica misses."""
         return self.known < key_of(epoch, version)
 
-    def join(self, message: Prototypes, vectors: Array, labels: NDArray[np.int32]) -> Replica:
+    def join(
+        self, message: Prototypes, vectors: Array, labels: NDArray[np.int32], told: Table | None = None
+    ) -> Replica:
         """The replica after `message`.
 
         vectors: (k, d) float32, the message's vectors unpacked.  labels: (k,) its labels in the owner's class table.
-        Returns `self` when the message brings nothing. Its class summaries go through `with_summary`.
+        told: its class summaries in the same table, for `with_summary`.
+        Returns `self` when the message brings nothing.
         """
         key = key_of(message.epoch, message.version)
+        out = self._moved(message, key, vectors, labels, told)
+        if out is None:
+            out = self._joined(message, key, vectors, labels)
+            return out if told is None else out.with_summary(told, key)
+        return out
+
+    def _joined(self, message: Prototypes, key: int, vectors: Array, labels: NDArray[np.int32]) -> Replica:
         if key < self.horizon or key <= self.floor:
             return self
-        usual = self._moved(message, key, vectors, labels)
-        if usual is not None:
-            return usual
         out = self
         fresh = self._fresh(message.ids, key)
         if fresh.any():
@@ -168,10 +175,9 @@ class Replica:
         """The replica with the class summaries of a message: for each class told, the row with the higher key stays."""
         if key < self.horizon:
             return self
+        if self._told_all(told, key):
+            return evolve(self, summary=told, summary_keys=np.full(told.weight.shape[1], key, np.int64))
         classes = max(told.weight.shape[1], self.summary_keys.size)
-        newer = max(self.summary_keys.tolist(), default=NOTHING) < key
-        if newer and told.weight.shape[1] == classes and np.count_nonzero(told.weight > 0) == told.weight.size:
-            return evolve(self, summary=told, summary_keys=np.full(classes, key, np.int64))
         keys = np.full(classes, NOTHING, np.int64)
         keys[: self.summary_keys.size] = self.summary_keys
         news = ((told.weight > 0).any(axis=0) & (keys[: told.weight.shape[1]] < key)).nonzero()[0]
@@ -183,6 +189,13 @@ class Replica:
         merged.variance[:, news] = told.variance[:, news]
         keys[news] = key
         return evolve(self, summary=merged, summary_keys=keys)
+
+    def _told_all(self, told: Table, key: int) -> bool:
+        """Whether summaries with this key bring news of every class there is."""
+        weight = told.weight
+        if weight.shape[1] < self.summary_keys.size or np.count_nonzero(weight > 0) < weight.size:
+            return False
+        return max(self.summary_keys.tolist(), default=NOTHING) < key
 
     def _fresh(self, ids: NDArray[np.uint32], key: int) -> NDArray[np.bool_]:
         """Which of `ids` the message may set: unknown or older here, and not removed later."""
@@ -196,9 +209,12 @@ class Replica:
             fresh &= np.fromiter((tombs.get(int(i), NOTHING) < key for i in ids), bool, ids.size)
         return fresh
 
-    def _moved(self, message: Prototypes, key: int, vectors: Array, labels: NDArray[np.int32]) -> Replica | None:
+    def _moved(
+        self, message: Prototypes, key: int, vectors: Array, labels: NDArray[np.int32], told: Table | None
+    ) -> Replica | None:
         """`join` of the message that comes most often: the next difference, in one part, of prototypes that are all
-        known here already. None for any other. The answer is the same, in a third of the time."""
+        known here already, with news of every class. None for any other. The answer is the same, in a third of the
+        time."""
         ids = message.ids
         if message.parts > 1 or message.base == SNAPSHOT or message.removed.size or not ids.size or not self.ids.size:
             return None
@@ -207,6 +223,11 @@ class Replica:
         at = self.ids.searchsorted(ids)
         if np.count_nonzero(self.ids.take(at, mode="clip") == ids) < ids.size:
             return None
+        summary, summary_keys = self.summary, self.summary_keys
+        if told is not None:
+            if not self._told_all(told, key):
+                return None
+            summary, summary_keys = told, np.full(told.weight.shape[1], key, np.int64)
         keys, all_vectors = self.keys.copy(), self.vectors.copy()
         all_labels, all_counts = self.labels.copy(), self.counts.copy()
         keys[at], all_vectors[at], all_labels[at], all_counts[at] = key, vectors, labels, message.counts
@@ -218,6 +239,8 @@ class Replica:
             counts=all_counts,
             known=key,
             newest=key,
+            summary=summary,
+            summary_keys=summary_keys,
             samples=max(message.samples, self.samples),
         )
 

@@ -32,7 +32,7 @@ from edgeswarm.maths.learner import HALF_LIVES, OWN, Learner, Others, opinions, 
 from edgeswarm.maths.publication import News
 from edgeswarm.maths.quantise import pack, unpack
 from edgeswarm.maths.records import evolve
-from edgeswarm.maths.replica import NOTHING, Replica, key_of, split_key
+from edgeswarm.maths.replica import NOTHING, Replica, split_key
 from edgeswarm.maths.summaries import drift as drift_of
 from edgeswarm.maths.summaries import table_of
 from edgeswarm.maths.votes import Flags, Floats, among, balance, brier, hedge, mix
@@ -456,10 +456,10 @@ class PrototypeGossip(Knobs):
         labels = message.labels.astype(np.int32)
         if number != list(range(len(number))):
             labels = np.array(number, np.int32)[labels]
-        joined = held.join(message, unpack(message.vectors), labels)
+        told = None
         if message.summary.shape[0] == len(HALF_LIVES) * len(message.classes) > 0:
             told = table_of(message.summary, number, len(classes), message.vectors.scale, message.vectors.offset)
-            joined = joined.with_summary(told, key_of(message.epoch, message.version))
+        joined = held.join(message, unpack(message.vectors), labels, told)
         if joined is held:
             return state, []
         state = evolve(state, classes=classes, replicas={**state.replicas, sender: joined}, memo={})

@@ -31,6 +31,11 @@ _matches = lru_cache(maxsize=4096)(paho.topic_matches_sub)
 """A node hears the same few topics all the time."""
 
 
+@lru_cache(maxsize=4096)
+def _any_matches(filters: tuple[tuple[str, int], ...], topic: str) -> bool:
+    return any(paho.topic_matches_sub(topic_filter, topic) for topic_filter, _ in filters)
+
+
 class Inbound:
     """Sorts arrivals. own_presence(presence, retained) is called for our own state topic, the listener for the rest.
 
@@ -77,7 +82,7 @@ class Inbound:
             if _matches(topic_filter, topic):
                 asked = True
                 callback(topic, payload, bool(message.retain))
-        if any(_matches(topic_filter, topic) for topic_filter, _ in self.filters):
+        if _any_matches(self.filters, topic):
             self._ours(topic, payload, message)
         elif not asked:
             self._counters["unasked"] += 1

@@ -213,7 +213,8 @@ class Outgoing:
         link = self._link
         if link is None or link.closed.done():
             return
-        while link.backlog_bytes < _BACKLOG_BYTES:
+        backlog_bytes = link.backlog_bytes
+        while backlog_bytes < _BACKLOG_BYTES:
             packet = self._outbox.take(self._window)
             if packet is None:
                 return
@@ -224,6 +225,7 @@ class Outgoing:
                     self._counters["expired"] += 1
                     continue
             identifier = link.publish(packet, expiry_s)
+            backlog_bytes += len(packet.payload)
             if packet.qos:
                 self._outbox.sent(identifier, packet)
             self._counters["messages_sent"] += 1

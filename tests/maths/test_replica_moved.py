@@ -64,6 +64,7 @@ def test_the_short_way_is_taken_and_leaves_the_old_replica_alone() -> None:
     before = joined(STORIES["moves"][:1])
     kept = before.vectors.copy()
     message = STORIES["moves"][1]
-    after = before._moved(message, (1 << 40) | 2, np.array(message.vectors.codes), message.labels.astype(np.int32))
+    labels = message.labels.astype(np.int32)
+    after = before._moved(message, (1 << 40) | 2, np.array(message.vectors.codes), labels, None)
     assert after is not None and not np.array_equal(after.vectors, kept)
     assert np.array_equal(before.vectors, kept)
