@@ -3,6 +3,8 @@
 EdgeswarmError
 ├── ConfigError      the operator can fix it: one line, exit code 2, no traceback
 ├── DataError        a file or stream of samples cannot be used: one line, exit code 2
+├── ModelError       a model file, or rows given to a model, cannot be used here: one line, exit code 2
+├── OutOfMemory      this board cannot hold what a step needs: nothing changed, one line, exit code 75
 ├── StateError       the state folder cannot be read or written: report, keep learning
 ├── WireError        a peer sent bytes we refuse: drop, count, carry on
 ├── TransportError   the link is down or the broker refused us: keep learning alone, try again later
@@ -37,6 +39,18 @@ class DataError(EdgeswarmError):
     """A file of samples cannot be used. The text names the file and the line or array."""
 
     exit_code = EXIT_USAGE
+
+
+class ModelError(EdgeswarmError):
+    """A model file cannot be used on this board, or rows do not fit it. The text names file, member and remedy."""
+
+    exit_code = EXIT_USAGE
+
+
+class OutOfMemory(EdgeswarmError):
+    """A step needs more memory than there is; whoever asked still has what it had before."""
+
+    exit_code = EXIT_TRY_LATER
 
 
 class StateError(EdgeswarmError):
