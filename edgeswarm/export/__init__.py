@@ -1,0 +1,1 @@
+"""From a torch module to a model file that any board can train: needs the torch extra, on a workstation."""
