@@ -23,7 +23,7 @@ def loaded_by(*modules: str) -> set[str]:
     [
         "edgeswarm.strategies",
         "edgeswarm.strategies.checks",
-        "edgeswarm.backends.reference",
+        "edgeswarm.backends.sets",
         "edgeswarm.agent.agent",
         "edgeswarm.agent.service",
         "edgeswarm.transport.mqtt",

@@ -30,10 +30,14 @@ class LoopClock:
 
 
 class VirtualClock:
-    """Simulated time: jumps from one appointment to the next. Equal times run in the order they were asked for."""
+    """Simulated time: jumps from one appointment to the next. Equal times run in the order they were asked for.
 
-    def __init__(self) -> None:
+    settle: called when nothing more is due at an instant; it may make more appointments for that same instant.
+    """
+
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
         self._now = 0.0
+        self._settle = settle
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
 
@@ -46,6 +50,9 @@ class VirtualClock:
     def run(self, until_s: float) -> None:
         """Everything due up to and including `until_s`; the clock then stands at `until_s`."""
         while self._heap and self._heap[0][0] <= until_s:
-            self._now, _, callback, args = heapq.heappop(self._heap)
-            callback(*args)
+            self._now = self._heap[0][0]
+            while self._heap and self._heap[0][0] == self._now:
+                _, _, callback, args = heapq.heappop(self._heap)
+                callback(*args)
+            self._settle()
         self._now = max(self._now, until_s)

@@ -33,8 +33,11 @@ from edgeswarm.agent.names import did_you_mean, nearest
 from edgeswarm.agent.settings import (
     SECTIONS,
     BrokerConfig,
+    ComputeConfig,
     Config,
+    EncoderConfig,
     EvaluateConfig,
+    ModelConfig,
     ReportConfig,
     SourceConfig,
     StateConfig,
@@ -44,8 +47,11 @@ from edgeswarm.errors import ConfigError
 
 __all__ = [
     "BrokerConfig",
+    "ComputeConfig",
     "Config",
+    "EncoderConfig",
     "EvaluateConfig",
+    "ModelConfig",
     "Origin",
     "Origins",
     "ReportConfig",
@@ -59,8 +65,8 @@ __all__ = [
     "rows",
 ]
 
-SET_BY_THE_AGENT = ("name", "schema")
-"""Fields of a strategy that are no knobs: what it is called, and the fingerprint of this node's features."""
+SET_BY_THE_AGENT = ("name", "schema", "card", "start")
+"""Fields of a strategy that are no knobs: what it is called, the fingerprint of this node's features, its model."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,8 @@ def load(
     config = Config(**parts)
     _try_strategy(config.strategy, table, origins)
     check_whole(config, origins, complete)
+    if complete and hasattr(table[name], "card") and not config.model.path:
+        raise fail(origins["strategy.name"], "strategy.name", f"= {name!r} trains a model: set [model] path as well")
     return config, origins
 
 

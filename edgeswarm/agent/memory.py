@@ -31,13 +31,15 @@ NO_NOTES: Mapping[str, float] = {}
 class Memory:
     """The state folder of one agent, as the service needs it. Raises ConfigError when another agent uses the folder.
 
-    epoch: of this start.  fault: the last trouble with the disk in one line, or "".  Only `save` and `raise_epoch` may
-    run in a worker thread, and only one of them at a time.
+    epoch: of this start.  fault: the last trouble with the disk in one line, or "".  also: what is saved beside the
+    state, as plain data; set before the first save.  Only `save` and `raise_epoch` may run in a worker thread, and
+    only one of them at a time.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self.fault = ""
+        self.also: Mapping[str, Any] = {}
         self.store = Store(config.state.folder)
         self._saved: dict[str, Any] | None = None
         self._claimed: tuple[int, int] | None = None
@@ -65,6 +67,12 @@ class Memory:
     def features(self) -> tuple[str, ...]:
         """Names of the features the saved state was learnt with; empty when there is none."""
         return tuple(str(name) for name in self._saved.get("features", ())) if self._saved else ()
+
+    @property
+    def source_features(self) -> tuple[str, ...]:
+        """Names of the source's features then; those of `features`, unless an encoder was in between."""
+        source = self._saved.get("source") if self._saved else None
+        return tuple(str(name) for name in source["features"]) if source else self.features
 
     @property
     def taken(self) -> int:
@@ -135,6 +143,7 @@ class Memory:
                 "source_path": self._config.source.path,
                 "source_taken": taken,
                 "notes": dict(notes),
+                **self.also,
             }
             self._claim()
             self.store.save(kept)

@@ -6,8 +6,6 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from edgeswarm.wire.topics import NAME_LIMIT
-
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The one of `words` that was probably meant by `word`, or None when nothing is close. Case is ignored.
@@ -33,4 +31,6 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 def usable_name(text: str) -> str:
     """`text` (a host name, for instance) turned into an allowed name; empty when nothing of it can be used."""
+    from edgeswarm.wire.topics import NAME_LIMIT  # brings NumPy, which whoever asks for the nearest name can do without
+
     return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:NAME_LIMIT].strip("-")

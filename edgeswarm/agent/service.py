@@ -3,7 +3,8 @@
 Everything that happens (a sample, a message, a wake-up, peers coming and going) goes into one inbox in the order it
 happened, and one task takes it out, so the agent is never entered twice. Arithmetic a step asks for runs in a worker
 thread, and everything that touches the disk in another; the event loop, and with it the connection to the broker,
-waits for neither.
+waits for neither. Samples that somebody wants a prediction of are answered by a task of their own, from what is known
+at that moment: they do not wait for an epoch of training to end.
 """
 
 from __future__ import annotations
@@ -17,34 +18,50 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from edgeswarm import __version__
 from edgeswarm.agent.agent import Agent
 from edgeswarm.agent.clock import LoopClock
+from edgeswarm.agent.compute import Compute, TooHot
 from edgeswarm.agent.config import build_strategy
+from edgeswarm.agent.encoder import Preparation
+from edgeswarm.agent.equipment import PROBES, Equipment, described, equip
+from edgeswarm.agent.heat import Verdict
 from edgeswarm.agent.inbox import Inbox, Item
 from edgeswarm.agent.memory import Memory
 from edgeswarm.agent.peers import PeerTable
-from edgeswarm.agent.settings import Config
+from edgeswarm.agent.serving import Serving
+from edgeswarm.agent.settings import Config, ModelConfig
 from edgeswarm.agent.sources import MqttSource, Sample, Schema, labelled_file, open_source
 from edgeswarm.agent.status_file import write_status
 from edgeswarm.agent.systemd import notify, watchdog_s
-from edgeswarm.backends.reference import answer
-from edgeswarm.errors import EdgeswarmError
-from edgeswarm.messages import Message, Presence
-from edgeswarm.strategies.base import Batch, Event, Linked, Peers, Received, Started, Woke
+from edgeswarm.backends.base import Request
+from edgeswarm.errors import ConfigError, EdgeswarmError, ModelError, OutOfMemory
+from edgeswarm.messages import Array, Message, Presence
+from edgeswarm.strategies.base import (
+    Batch,
+    Decision,
+    Event,
+    Linked,
+    Peers,
+    Received,
+    Started,
+    Woke,
+    wants_model,
+)
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.transport.settings import MqttSettings
 from edgeswarm.wire.status import encode_report
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BATCH_LIMIT = 64
 """Samples learnt in one step, at most."""
@@ -52,10 +69,14 @@ STEP_TARGET_S = 0.02
 """How long a step may keep the event loop: batches shrink where learning is slow (many features, many peers)."""
 FAULT_PAUSE_S = 1.0
 """A wake-up whose step failed comes again after this time."""
+AGAIN_S = 10.0
+"""A wake-up whose step could not be computed comes again after this time; memory may be free by then."""
+ARITHMETIC_LIMIT_S = 2.0
+"""Time for a step of training to end when stopping, on top of what the goodbye takes."""
+QUESTIONS = 32
+"""Unlabelled samples that wait for a prediction, at most, and that are answered together."""
 GOODBYE_LIMIT_S = 2.0
 """Time for the last words to the broker when stopping; service managers and people wait for little longer."""
-PREDICT_ROWS = 256
-"""Rows scored at a time, so that arithmetic that learning waits for gets its turn in between."""
 LINKS_LIMIT = 1000
 """Links one report may hold."""
 TOLD_LIMIT = 1000
@@ -110,16 +131,24 @@ class Service:
     """One agent with its source, its connection and its state folder. Also the transport's `Listener`.
 
     counters: refused_<reason>, inbox_full, predictions, unlabelled (samples nobody wants a prediction of), batches,
-    faults (bugs of ours that were survived).
+    out_of_memory, model_error, too_hot (steps that could not be computed), faults (bugs of ours that were survived).
     """
 
     def __init__(self, config: Config) -> None:
-        """Raises EdgeswarmError: the state folder is another agent's, the source or a broker setting is unusable."""
+        """Raises EdgeswarmError: the state folder is another agent's; the source, the model, the encoder or a broker
+        setting is unusable."""
         self.config = config
         self.counters: Counter[str] = Counter()
         self._memory = Memory(config)
         try:
-            self._source = open_source(config.source, config.task, seed=config.seed, features=self._memory.features)
+            self._equipment = self._equip()
+            self._source = open_source(
+                config.source,
+                config.task,
+                seed=config.seed,
+                features=self._source_features(),
+                most=self._equipment.size or 0,
+            )
             self._transport = MqttTransport(mqtt_settings(config), self, random.Random(secrets.randbits(64)))
         except BaseException:
             self._memory.close()
@@ -132,7 +161,13 @@ class Service:
         self._outdated = asyncio.Event()
         self._status_due = asyncio.Event()
         self._seen_epoch = 0
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="edgeswarm arithmetic")
+        self._compute: Compute | None = None
+        self._preparation: Preparation | None = None
+        self._serving: Serving | None = None
+        self._questions: asyncio.Queue[Sample] = asyncio.Queue(QUESTIONS)
+        self._put_off: dict[str, Woke] = {}
+        self._told_error = ""
+        self._complained: EdgeswarmError | None = None
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="edgeswarm disk")
         self._agent: Agent[Any] | None = None
         self._schema: Schema | None = None
@@ -143,6 +178,23 @@ class Service:
         self._link = (False, "not connected yet")
         self._started_at = self._announced_at = time.monotonic()
         self._told_refused: set[tuple[str, str]] = set()
+
+    def _equip(self) -> Equipment:
+        """See `equipment.equip`. A model that nobody trains is not even read."""
+        config = self.config
+        model, trains = config.model, wants_model(build_strategy(config.strategy))
+        if model.path and not trains:
+            log.warning("[model] path is not used: %s trains no model", config.strategy.name)
+            model = ModelConfig()
+        elif trains and not model.path:
+            raise ConfigError(f"[strategy] name = {config.strategy.name!r} trains a model: set [model] path as well")
+        return equip(model, config.encoder, config.compute, self._memory.store.folder / PROBES)
+
+    def _source_features(self) -> tuple[str, ...]:
+        """Names of a sensor's features, when nobody has set them: those learnt with so far, or as many as a model
+        takes, so that a stranger's first reading does not decide."""
+        size = self._equipment.size
+        return self._memory.source_features or tuple(f"x{at}" for at in range(size or 0))
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -162,6 +214,15 @@ class Service:
         config, every = self.config, self._every
         try:
             log.info("%s: epoch %d, state in %s", config.node, self._memory.epoch, config.state.folder)
+            for reason in self._equipment.reasons:
+                log.info("%s", reason)
+            loop = asyncio.get_running_loop()
+
+            def changed(verdict: Verdict) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever wanted to know
+                    loop.call_soon_threadsafe(self._on_heat, verdict)
+
+            self._compute = Compute(self._equipment.backend, self._equipment.heat, changed)
             if isinstance(self._source, MqttSource):
                 for topic in self._source.subscriptions:
                     self._transport.subscribe_raw(topic, 1, self._on_reading)
@@ -175,6 +236,7 @@ class Service:
                 self._task(self._transport.run(), "transport"),
                 self._task(self._feed(), "source"),
                 self._task(self._work(), "agent"),
+                self._task(self._serve(), "predictions"),
                 self._task(self._outlive(), "epoch"),
                 self._task(self._keep_status(), "status"),
                 self._task(every(config.report.every_s, self._report, at_once=True), "report"),
@@ -204,6 +266,8 @@ class Service:
 
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Stop learning, then save; say goodbye meanwhile, so that a lame broker does not cost what was learnt."""
+        if self._compute is not None:
+            self._compute.stop()  # an epoch under way is given up: the state is the one before
         talking = [task for task in tasks if task.get_name() == "edgeswarm transport"]
         await self._cancel([task for task in tasks if task not in talking])
         saved = asyncio.ensure_future(self._save())
@@ -214,7 +278,8 @@ class Service:
         if tasks:  # else it never began, and what the folder says of an earlier run is still true
             await self._write_status()
         self._memory.close()
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        if self._compute is not None:
+            self._compute.join(ARITHMETIC_LIMIT_S)
         self._disk.shutdown(wait=False)
 
     async def _cancel(self, tasks: list[asyncio.Task[Any]]) -> None:
@@ -247,14 +312,21 @@ class Service:
 
     def _begin(self) -> None:
         """Make the agent, now that it is known what the samples look like. Raises ConfigError."""
-        schema = self._source.schema()
-        assert schema is not None
-        strategy = replace(build_strategy(self.config.strategy), schema=schema.fingerprint)
+        raw = self._source.schema()
+        assert raw is not None
+        bare = build_strategy(self.config.strategy)
+        self._preparation = self._equipment.preparation(raw, bare)
+        schema = self._preparation.schema
+        strategy = self._equipment.equipped(bare, schema.fingerprint)
+        if not self._preparation.trivial or wants_model(strategy):
+            self._memory.also = described(raw, self._equipment, self.config.model, self.config.encoder)
         clock = LoopClock(asyncio.get_running_loop())
         state = self._memory.restore(strategy, schema)
         ledger = self._memory.ledger
         self._agent = Agent(self.config.node, strategy, state, self._transport, clock, self._deliver, ledger.record)
         self._agent.notes.update(self._memory.notes)
+        assert self._compute is not None
+        self._serving = Serving(self._agent, self._compute, self._preparation)
         self._schema, self._taken = schema, self._memory.taken
         self._point = (state, self._taken)
         # Before what came while the schema was not known: retained messages of peers, for example.
@@ -281,6 +353,10 @@ class Service:
             item = self._inbox.take(max(1, min(BATCH_LIMIT, int(STEP_TARGET_S / self._sample_s))))
             try:
                 await self._step(agent, item)
+            except (ModelError, OutOfMemory, TooHot) as error:
+                self._not_computed(error, item)
+            except MemoryError:
+                self._not_computed(OutOfMemory("not enough memory for a step"), item)
             except EdgeswarmError:
                 raise
             except Exception:
@@ -296,40 +372,106 @@ class Service:
 
     async def _step(self, agent: Agent[Any], item: Item) -> None:
         if not isinstance(item, list):
-            await self._drive(agent, item)
+            await self._drive(agent.steps(item))
         elif item[0].label is None:
-            self._answer(agent, item[0])
+            self.counters["unlabelled"] += 1
         else:
+            assert self._preparation is not None
+            labels = tuple(str(sample.label) for sample in item)
+            x, _ = await self._drive(self._preparation.rows(np.stack([sample.x for sample in item])))
             began = time.perf_counter()
-            waited_s = await self._drive(agent, _batch(asyncio.get_running_loop().time(), item))
+            _, waited_s = await self._drive(agent.steps(Batch(asyncio.get_running_loop().time(), x, labels)))
             each_s = (time.perf_counter() - began - waited_s) / len(item)
             self._sample_s = max(1e-6, 0.7 * self._sample_s + 0.3 * each_s)
             self.counters["batches"] += 1
 
-    async def _drive(self, agent: Agent[Any], event: Event) -> float:
-        """One event through the agent; each sum it asks for runs in the worker thread. Seconds spent waiting for it."""
-        steps = agent.steps(event)
-        loop = asyncio.get_running_loop()
+    async def _drive(self, steps: Generator[Request, Any, T]) -> tuple[T, float]:
+        """What the steps return; each sum they ask for runs in the worker thread. Seconds spent waiting for it."""
+        assert self._compute is not None
         waited_s = 0.0
         reply: Any = None
+        error: EdgeswarmError | None = None
         while True:
             try:
-                request = steps.send(reply)
-            except StopIteration:
-                return waited_s
+                request = steps.send(reply) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                return stop.value, waited_s
             began = time.perf_counter()
-            reply = await loop.run_in_executor(self._worker, answer, request)
+            try:
+                reply, error = await asyncio.wrap_future(self._compute.answer(request)), None
+            except (ModelError, OutOfMemory) as failed:
+                reply, error = None, failed
+                self._complain(failed)
             waited_s += time.perf_counter() - began
 
-    def _answer(self, agent: Agent[Any], sample: Sample) -> None:
-        """Publish what this node makes of an unlabelled sample, where somebody wants to know."""
-        topic = self.config.source.predictions_topic
-        if not topic or not isinstance(self._source, MqttSource):
-            self.counters["unlabelled"] += 1
+    def _not_computed(self, error: ModelError | OutOfMemory | TooHot, item: Item) -> None:
+        """A step whose arithmetic failed: nothing changed, and a wake-up comes again."""
+        loop = asyncio.get_running_loop()
+        if isinstance(error, TooHot):
+            self.counters["too_hot"] += 1
+            if isinstance(item, Woke):
+                assert self._compute is not None
+                if self._compute.verdict.too_hot:
+                    self._put_off[item.name] = item
+                else:  # it has cooled down since
+                    self._inbox.put(item)
             return
-        (label,), (confidence,) = agent.strategy.predict(agent.state, sample.x[None])
-        self.counters["predictions"] += 1
-        self._transport.publish_raw(topic, self._source.prediction_payload(sample.id, label, float(confidence)), 1)
+        if error is not self._complained:
+            self._complain(error)
+        reason = "model_error" if isinstance(error, ModelError) else "out_of_memory"
+        facts = {"failures": float(self.counters[reason])}
+        self._memory.ledger.record(Decision(loop.time(), "step", "given_up", reason, facts))
+        if isinstance(item, Woke):
+            loop.call_later(AGAIN_S, self._inbox.put, item)
+
+    def _complain(self, error: EdgeswarmError) -> None:
+        """What could not be computed, once per hundred times it is the same: a node may try for days."""
+        self._complained = error
+        reason = "model_error" if isinstance(error, ModelError) else "out_of_memory"
+        self.counters[reason] += 1
+        if str(error) != self._told_error or self.counters[reason] % 100 == 0:
+            self._told_error = str(error)
+            log.error("%s; nothing has changed, and it is tried again later", error)
+
+    def _on_heat(self, verdict: Verdict) -> None:
+        """Training has to pause, or may go on: say so, and give the wake-ups that were put off another chance."""
+        if self._stopping.is_set():
+            return
+        log.warning("training pauses: %s", verdict.reason) if verdict.too_hot else log.info("training goes on")
+        measured = {"temperature_c": verdict.temperature_c, "limit_c": verdict.limit_c}
+        facts = {name: value for name, value in measured.items() if value is not None}
+        outcome, reason = ("paused", "too_hot") if verdict.too_hot else ("resumed", "cooled_down")
+        now = asyncio.get_running_loop().time()
+        self._memory.ledger.record(Decision(now, "training", outcome, reason, facts))
+        if not verdict.too_hot:
+            for event in self._put_off.values():
+                self._inbox.put(event)
+            self._put_off.clear()
+
+    # ---- predictions -------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Publish what this node makes of samples without a label, those that wait together."""
+        await self._known.wait()
+        serving = self._serving
+        assert serving is not None
+        while True:
+            asked = [await self._questions.get()]
+            while len(asked) < QUESTIONS and not self._questions.empty():
+                asked.append(self._questions.get_nowait())
+            try:
+                names, confidences = await serving.predict(np.stack([sample.x for sample in asked]))
+            except (ModelError, OutOfMemory) as error:
+                self.counters["unanswered"] += len(asked)
+                self._complain(error)
+            except Exception:
+                self._fault()
+            else:
+                assert isinstance(self._source, MqttSource)
+                for sample, name, confidence in zip(asked, names, confidences.tolist(), strict=True):
+                    self.counters["predictions"] += 1
+                    payload = self._source.prediction_payload(sample.id, name, confidence)
+                    self._transport.publish_raw(self.config.source.predictions_topic, payload, 1)
 
     # ---- samples -----------------------------------------------------------------------------------------------------
 
@@ -348,8 +490,11 @@ class Service:
             if self._agent is None:
                 self._begin()
             count += 1
-            self._inbox.put(sample)
-            await self._inbox.room()
+            if sample.label is None and isinstance(source, MqttSource) and self.config.source.predictions_topic:
+                await self._questions.put(sample)
+            else:
+                self._inbox.put(sample)
+                await self._inbox.room()
         self._finished = True
         log.info("%s: read to its end%s", path, "" if count or not skip else "; it holds nothing new")
 
@@ -441,10 +586,16 @@ class Service:
         notes["uptime_s"] = time.monotonic() - self._started_at
         notes["finished"] = float(self._finished)
         notes["disk_fault"] = float(bool(self._memory.fault))
+        if self._compute is not None and self._equipment.heat is not None:
+            notes["training_paused"] = float(self._compute.verdict.too_hot)
+            if self._compute.verdict.temperature_c is not None:
+                notes["temperature_c"] = self._compute.verdict.temperature_c
         return {"notes": notes, "links": agent.link_report() if agent else {}}
 
     async def _report(self) -> None:
         now = asyncio.get_running_loop().time()
+        if self._compute is not None and self._equipment.heat is not None:
+            self._compute.submit(self._compute.look, first=True)
         if self._peers.sweep(now):
             self._inbox.put(Peers(now, self._peers.present()))
         if self._link[0]:
@@ -516,27 +667,27 @@ class Service:
     async def _evaluate(self) -> None:
         """Score what is known against the file, once per period. Raises DataError when the file cannot be used."""
         await self._known.wait()
-        agent, schema, config = self._agent, self._schema, self.config
-        assert agent is not None and schema is not None
-        x, truth = await asyncio.to_thread(
-            labelled_file, config.source, config.evaluate.path, config.evaluate.label, schema, seed=config.seed
+        agent, config, preparation, serving = self._agent, self.config, self._preparation, self._serving
+        assert agent is not None and preparation is not None and serving is not None
+        raw, truth = await asyncio.to_thread(
+            labelled_file,
+            config.source,
+            config.evaluate.path,
+            config.evaluate.label,
+            preparation.raw,
+            seed=config.seed,
+            same_form=not preparation.trivial,
         )
-        labels = np.array(truth)
+        ready: list[Array] = []
 
         async def score() -> None:
-            state = agent.state
-            for name, alone in (("holdout_alone", True), ("holdout_swarm", False)):
-                right = 0
-                for at in range(0, len(x), PREDICT_ROWS):
-                    rows = slice(at, at + PREDICT_ROWS)
-                    said, _ = await asyncio.get_running_loop().run_in_executor(
-                        self._worker, agent.strategy.predict, state, x[rows], alone
-                    )
-                    right += int((np.array(said, dtype=object) == labels[rows]).sum())
-                agent.notes[name] = right / len(x)
+            try:
+                if not ready:
+                    ready.append(await serving.prepared(raw))
+                for name, alone in (("holdout_alone", True), ("holdout_swarm", False)):
+                    agent.notes[name] = await serving.score(ready[0], truth, alone)
+            except (ModelError, OutOfMemory) as error:
+                self.counters["unscored"] += 1
+                log.error("%s; not scored this time", error)
 
         await self._every(config.evaluate.every_s, score, at_once=True)
-
-
-def _batch(at: float, samples: list[Sample]) -> Batch:
-    return Batch(at, np.stack([sample.x for sample in samples]), tuple(str(sample.label) for sample in samples))

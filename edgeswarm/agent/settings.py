@@ -14,6 +14,8 @@ PROTOCOLS = ("auto", "5", "3.1.1")
 KINDS = ("csv", "npz", "images", "mqtt")
 FORMATS = ("json", "msgpack")
 IMAGE_MODES = ("grey", "rgb")
+BACKENDS = ("auto", "reference", "onnx", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda")
+"""Names of `backends.choose`; they stand here again because that brings NumPy, and `--help` must stay cheap."""
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:
@@ -84,6 +86,34 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True)
+class ModelConfig:
+    """[model]: the model that a method trains; nodes that share one have the same file."""
+
+    path: str = setting("", "model file or folder (edgeswarm model build), for methods that train one", path=True)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """[encoder]: a model file that turns samples into embeddings, which are then learnt from in their place."""
+
+    path: str = setting("", "model file or folder; without it the samples themselves are learnt from", path=True)
+    normalise: bool = setting(True, "scale embeddings to length 1")
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """[compute]: what this board may be asked for; read only where there is a model or an encoder."""
+
+    profile: str = setting("auto", "firmware profile: auto, a name, or a file that ends in .toml")
+    backend: str = setting("auto", "who does the arithmetic; auto: the best that works here", choices=BACKENDS)
+    threads: int = setting(0, "threads of one calculation; 0: as the profile says", low=0, high=256)
+    batch: int = setting(
+        0, "rows of a training step, where the method sets none; 0: as the profile says", low=0, high=4096
+    )
+    pause_when_hot: bool = setting(True, "pause training near the temperature at which the board slows down")
+
+
+@dataclass(frozen=True)
 class StateConfig:
     """[state]: what survives a restart."""
 
@@ -120,6 +150,9 @@ class Config:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     state: StateConfig = field(default_factory=StateConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -129,6 +162,9 @@ SECTIONS: Mapping[str, type] = {
     "broker": BrokerConfig,
     "source": SourceConfig,
     "strategy": StrategyConfig,
+    "model": ModelConfig,
+    "encoder": EncoderConfig,
+    "compute": ComputeConfig,
     "state": StateConfig,
     "report": ReportConfig,
     "evaluate": EvaluateConfig,

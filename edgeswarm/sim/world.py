@@ -2,12 +2,18 @@
 
 What differs from devices is three objects: the clock jumps from event to event, the transport is `MemoryHub` (which
 really encodes every message), and samples are fed from arrays at given times. A run is decided by its seeds alone.
+
+Agents whose events fall on the same instant take them side by side: each goes on to the next request it has, and all
+these requests are handed to the backend in one call. Who goes first is decided by the order of the events, never by
+the backend, so a backend that answers requests one by one gives the same run; what differs is the rounding of sums
+that a batched call adds up in another order (the last bits of float32).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +21,9 @@ import numpy as np
 
 from edgeswarm.agent.agent import Agent
 from edgeswarm.agent.clock import VirtualClock
+from edgeswarm.agent.compute import Answering, Sets
 from edgeswarm.agent.peers import PeerTable
-from edgeswarm.backends.reference import answer
+from edgeswarm.errors import EdgeswarmError
 from edgeswarm.messages import Array, Message, Presence
 from edgeswarm.strategies.base import (
     Batch,
@@ -25,10 +32,10 @@ from edgeswarm.strategies.base import (
     Linked,
     Peers,
     Received,
+    Request,
     Started,
     Strategy,
     Tested,
-    finish,
 )
 from edgeswarm.transport.memory import CALM, MemoryHub, MemoryTransport, Weather
 
@@ -56,6 +63,8 @@ class Node:
     tested: list[Tested] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
+    events: deque[Event] = field(default_factory=deque)
+    """What happened to it and was not looked at yet."""
 
     def predictions(self) -> tuple[list[str], list[str | None], list[str | None]]:
         """Truths, answers, and answers alone, in the order of the samples."""
@@ -66,7 +75,9 @@ class World:
     """Nodes that each run `strategy` on a stream of their own.
 
     strategy: one for all, or a function from node name to one.  streams: node name to its samples.
-    answer: who does the heavy arithmetic.  packet_limit_bytes: largest message the broker takes; longer ones are cut.
+    backend: who does the heavy arithmetic; one with the model loaded for strategies that train one (give the strategy
+    through `strategies.base.equipped`).  requests, calls: how many requests there were, in how many calls.
+    packet_limit_bytes: largest message the broker takes; longer ones are cut.
     """
 
     def __init__(
@@ -75,13 +86,15 @@ class World:
         streams: Mapping[str, Stream],
         seed: int,
         weather: Weather = CALM,
-        answer: Callable[[Any], Any] = answer,
+        backend: Answering | None = None,
         packet_limit_bytes: int = 120_000,
     ) -> None:
-        self.clock = VirtualClock()
+        self.clock = VirtualClock(self._settle)
         self.hub = MemoryHub(self.clock, random.Random(seed), weather, packet_limit_bytes=packet_limit_bytes)
         self.nodes: dict[str, Node] = {}
-        self._answer = answer
+        self.requests = self.calls = 0
+        self._backend: Answering = Sets() if backend is None else backend
+        self._ready: deque[Node] = deque()
         for name, stream in streams.items():
             chosen: Any = strategy if hasattr(strategy, "step") else strategy(name)
             node = self.nodes[name] = Node(name)
@@ -92,6 +105,7 @@ class World:
 
     def run(self, until_s: float) -> None:
         """Let time pass up to `until_s`."""
+        self._settle()  # what happened since: nodes that were added, links that were cut
         self.clock.run(until_s)
 
     def _add(self, node: Node, strategy: Strategy[Any], stream: Stream, seed: int) -> None:
@@ -116,8 +130,45 @@ class World:
         self.deliver(node, Batch(at, np.asarray(x, np.float32)[None], (y,)))
 
     def deliver(self, node: Node, event: Event) -> None:
-        """Hand an event to a node's agent and do the arithmetic it asks for."""
-        finish(node.agent.steps(event), self._answer)
+        """Let a node's agent take an event; it does so before time goes on."""
+        if not node.events:
+            self._ready.append(node)
+        node.events.append(event)
+
+    def _settle(self) -> None:
+        """Take all events that wait, the arithmetic of agents that need some at once in one call."""
+        asking: list[tuple[Node, Generator[Request, Any, None], Request]] = []
+        while self._ready or asking:
+            replies = self._answered([request for _, _, request in asking])
+            went_on = [(node, steps, reply) for (node, steps, _), reply in zip(asking, replies, strict=True)]
+            while self._ready:
+                node = self._ready.popleft()
+                went_on.append((node, node.agent.steps(node.events[0]), None))
+            asking = []
+            for node, steps, reply in went_on:
+                failed = isinstance(reply, EdgeswarmError)
+                try:
+                    asking.append((node, steps, steps.throw(reply) if failed else steps.send(reply)))
+                except StopIteration:  # the event stays in front until its step is done: one at a time
+                    node.events.popleft()
+                    if node.events:
+                        self._ready.append(node)
+
+    def _answered(self, requests: list[Request]) -> list[Any]:
+        """An answer to each, or the error that its step is to be told of."""
+        if not requests:
+            return []
+        self.requests, self.calls = self.requests + len(requests), self.calls + 1
+        try:
+            return self._backend.answer_all(requests)
+        except EdgeswarmError:  # of one of them: find out whose it is
+            return [self._tried(request) for request in requests]
+
+    def _tried(self, request: Request) -> Any:
+        try:
+            return self._backend.answer(request)
+        except EdgeswarmError as error:
+            return error
 
 
 class _Listener:

@@ -1,20 +1,27 @@
 """What a learning method is: `init`, `step`, `predict`. It decides and asks; it never acts.
 
-Events come in, actions go out, state is a value. A step is a generator: it may yield a `Request` for arithmetic too
-heavy for the event loop and is handed the answer. A device answers in a worker thread, a simulation answers many
-agents' requests together, a test answers by hand. Nothing here knows a socket, a clock, a file or a thread.
+Events come in, actions go out, state is a value. Steps and predictions are generators: they may yield a `Request` for
+arithmetic too heavy for the event loop and are handed the answer; where it cannot be computed, the error (`ModelError`,
+`OutOfMemory`) is raised at the `yield`, and a step that lets it pass is given up: the state stays as it was. A device
+answers in a worker thread, a simulation answers many agents' requests together, a test answers by hand. Nothing here
+knows a socket, a clock, a file or a thread.
+
+A method that shares a model has two more fields, `card` and `start` (`strategies.local_model.ModelKnobs`): what the
+model is, and the vector it begins with. Whoever runs the method sets them, as it sets `schema` (`equipped`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from edgeswarm.backends.base import Cluster as Cluster
 from edgeswarm.backends.base import Divergence as Divergence
 from edgeswarm.backends.base import Request as Request
+from edgeswarm.errors import EdgeswarmError
 from edgeswarm.messages import Array, Message
+from edgeswarm.models.file import Model
 
 # ---- events: something happened -------------------------------------------------------------------------------------
 
@@ -142,6 +149,8 @@ Action: TypeAlias = Send | Wake | Note | Tested | Decision
 
 S = TypeVar("S")
 Steps: TypeAlias = Generator[Request, Any, tuple[S, list[Action]]]
+Answers: TypeAlias = Generator[Request, Any, tuple[list[str | None], Array]]
+"""Class names and confidences, once whatever arithmetic they need has been done."""
 
 
 class Strategy(Protocol[S]):
@@ -160,10 +169,11 @@ class Strategy(Protocol[S]):
         """New state and actions; `state` itself is left as it was."""
         ...
 
-    def predict(self, state: S, x: Array, alone: bool = False) -> tuple[list[str | None], Array]:
+    def predict(self, state: S, x: Array, alone: bool = False) -> Answers:
         """Class names (None: nothing learnt yet) and confidences in [0, 1] for each row of x (n, d).
 
-        alone: use only what this node learnt from its own samples, where the method keeps that apart.
+        A generator, as a step is: `finish(strategy.predict(state, x), answer)`; where nothing is asked it may run in
+        any thread. alone: use only what this node learnt from its own samples, where the method keeps that apart.
         """
         ...
 
@@ -180,11 +190,37 @@ T = TypeVar("T")
 
 
 def finish(steps: Generator[Request, Any, T], answer: Callable[[Request], Any]) -> T:
-    """Run steps to their end, answering each request with `answer(request)`; returns what they return."""
-    reply: Any = None
+    """Run steps to their end, answering each request with `answer(request)`; returns what they return.
+
+    Raises what `answer` raises, unless the steps catch it.
+    """
     try:
+        request = next(steps)
         while True:
-            reply = answer(steps.send(reply))
+            try:
+                reply = answer(request)
+            except EdgeswarmError as error:
+                request = steps.throw(error)
+            else:
+                request = steps.send(reply)
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+def equipped(strategy: Any, schema: int, model: Model | None = None, batch: int = 0) -> Any:
+    """`strategy` as it is to run: with the fingerprint of its node's features and, where it trains one, its model.
+
+    batch: rows of a training step that suit the board, where the strategy's own setting is 0; 0: the method's own.
+    Raises ValueError, one line: it needs a model and there is none, or cannot be trained with this one.
+    """
+    if not wants_model(strategy):
+        return replace(strategy, schema=schema)
+    if model is None:
+        raise ValueError(f"{strategy.name} trains a model, so it needs a model file")
+    return replace(strategy, schema=schema, card=model.card, start=model.initial, batch=strategy.batch or batch)
+
+
+def wants_model(strategy: Any) -> bool:
+    """Whether a strategy, or a class of them, trains a model."""
+    return hasattr(strategy, "card")

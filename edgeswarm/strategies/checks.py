@@ -2,8 +2,11 @@
 
 For whoever writes a method: each rule plays a short, fixed story (three nodes, two classes, a minute) with the strategy
 as it is given, so give it settings under which it shares and compresses within a minute. A rule is a function
-`check_...(strategy)` that raises AssertionError with what went wrong. A method that cannot keep a rule says so where it
-is tested, with the reason.
+`check_...(strategy, answer)` that raises AssertionError with what went wrong. A method that cannot keep a rule says so
+where it is tested, with the reason.
+
+A method that trains a model is given one that takes D numbers and knows the two classes "no" and "yes", by
+`base.equipped`, and `answer` is then that of a backend which has loaded it.
 """
 
 from __future__ import annotations
@@ -17,9 +20,22 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from edgeswarm.backends.reference import answer
+from edgeswarm.backends import sets
 from edgeswarm.messages import EVERYONE, Array, Prototypes
-from edgeswarm.strategies.base import Action, Batch, Event, Peers, Received, Send, Sent, Started, Wake, Woke, finish
+from edgeswarm.strategies.base import (
+    Action,
+    Batch,
+    Event,
+    Peers,
+    Received,
+    Request,
+    Send,
+    Sent,
+    Started,
+    Wake,
+    Woke,
+    finish,
+)
 
 NODES = ("ann", "bob", "cid")
 LENGTH_S = 60.0
@@ -29,7 +45,8 @@ DELAY_S = 0.01
 MESSAGE_BYTES = 200
 """What every message is said to have taken; strategies must not depend on the true size to be correct."""
 
-Check = Callable[[Any], None]
+Answer = Callable[[Request], Any]
+Check = Callable[[Any, Answer], None]
 
 
 # ---- the story -------------------------------------------------------------------------------------------------------
@@ -44,10 +61,17 @@ class Scene:
     actions: list[Action]
 
 
-def play(strategy: Any, seed: int = 1, scale: float = 1.0, watch: Callable[..., None] | None = None) -> list[Scene]:
+def play(
+    strategy: Any,
+    answer: Answer = sets.answer,
+    seed: int = 1,
+    scale: float = 1.0,
+    watch: Callable[..., None] | None = None,
+) -> list[Scene]:
     """Three nodes learn two classes and talk to one another for a minute; all that happened, in order.
 
-    scale: factor of the samples.  watch(strategy, state before, event, state after) is called for every step.
+    answer: who does the arithmetic.  scale: factor of the samples.
+    watch(strategy, state before, event, state after) is called for every step.
     """
     states = {node: strategy.init(node, seed) for node in NODES}
     due: list[tuple[float, int, str, Event]] = []
@@ -98,7 +122,7 @@ def events_of(story: list[Scene], node: str) -> list[Event]:
     return [scene.event for scene in story if scene.node == node]
 
 
-def replay(strategy: Any, state: Any, events: list[Event]) -> tuple[Any, list[Action]]:
+def replay(strategy: Any, state: Any, events: list[Event], answer: Answer = sets.answer) -> tuple[Any, list[Action]]:
     """State after these events, and everything that was wanted on the way."""
     actions: list[Action] = []
     for event in events:
@@ -137,19 +161,19 @@ def _probes() -> Array:
 # ---- the rules -------------------------------------------------------------------------------------------------------
 
 
-def check_same_seed_same_actions(strategy: Any) -> None:
+def check_same_seed_same_actions(strategy: Any, answer: Answer = sets.answer) -> None:
     """The same seed and events give the same actions."""
-    one, two = (plain([[scene.node, scene.actions] for scene in play(strategy)]) for _ in range(2))
+    one, two = (plain([[scene.node, scene.actions] for scene in play(strategy, answer)]) for _ in range(2))
     _require(one == two, "two plays with one seed differ")
 
 
-def check_it_shares(strategy: Any) -> None:
+def check_it_shares(strategy: Any, answer: Answer = sets.answer) -> None:
     """Something is sent to somebody: the other rules would hold trivially for a method that never speaks."""
-    sent = sum(isinstance(action, Send) for scene in play(strategy) for action in scene.actions)
+    sent = sum(isinstance(action, Send) for scene in play(strategy, answer) for action in scene.actions)
     _require(sent > 0, "nothing was sent in a minute; choose settings under which there is")
 
 
-def check_step_keeps_the_old_state(strategy: Any) -> None:
+def check_step_keeps_the_old_state(strategy: Any, answer: Answer = sets.answer) -> None:
     """A step leaves the state it was given as it was."""
     held: dict[int, Any] = {}
 
@@ -159,66 +183,66 @@ def check_step_keeps_the_old_state(strategy: Any) -> None:
             _require(not changed, f"{type(event).__name__} changed the old state's {', '.join(changed)}")
         held[id(after)] = _frozen(strategy.dump(after))
 
-    play(strategy, watch=watch)
+    play(strategy, answer, watch=watch)
 
 
-def check_repeated_message_changes_nothing(strategy: Any) -> None:
+def check_repeated_message_changes_nothing(strategy: Any, answer: Answer = sets.answer) -> None:
     """Every message delivered twice leaves the same state, and what follows is the same."""
-    events = events_of(play(strategy), NODES[0])
+    events = events_of(play(strategy, answer), NODES[0])
     twice = [again for event in events for again in ((event, event) if isinstance(event, Received) else (event,))]
-    once, _ = replay(strategy, strategy.init(NODES[0], 1), events)
-    doubled, _ = replay(strategy, strategy.init(NODES[0], 1), twice)
+    once, _ = replay(strategy, strategy.init(NODES[0], 1), events, answer)
+    doubled, _ = replay(strategy, strategy.init(NODES[0], 1), twice, answer)
     changed = differing(strategy.dump(once), strategy.dump(doubled))
     _require(not changed, f"messages delivered twice changed {', '.join(changed)}")
 
 
-def check_order_of_messages_does_not_matter(strategy: Any) -> None:
+def check_order_of_messages_does_not_matter(strategy: Any, answer: Answer = sets.answer) -> None:
     """A node that hears the same messages in another order answers the same."""
-    received = [event for event in events_of(play(strategy), NODES[0]) if isinstance(event, Received)]
-    start, _ = replay(strategy, strategy.init(NODES[0], 1), [Started(0.0, 1), Peers(0.0, NODES[1:])])
+    received = [event for event in events_of(play(strategy, answer), NODES[0]) if isinstance(event, Received)]
+    start, _ = replay(strategy, strategy.init(NODES[0], 1), [Started(0.0, 1), Peers(0.0, NODES[1:])], answer)
     answers = []
     for seed in range(4):
         order = np.random.default_rng(seed).permutation(len(received)) if seed else np.arange(len(received))
-        state, _ = replay(strategy, start, [replace(received[i], at=LENGTH_S) for i in order])
-        answers.append(strategy.predict(state, _probes()))
+        state, _ = replay(strategy, start, [replace(received[i], at=LENGTH_S) for i in order], answer)
+        answers.append(finish(strategy.predict(state, _probes()), answer))
     names, confidences = answers[0]
     for other_names, others in answers[1:]:
         _require(names == other_names, "messages in another order led to other answers")
         _require(bool(np.allclose(confidences, others, atol=1e-5)), "messages in another order changed confidences")
 
 
-def check_stranger_is_ignored(strategy: Any) -> None:
+def check_stranger_is_ignored(strategy: Any, answer: Answer = sets.answer) -> None:
     """Messages of another schema, or from oneself, teach nothing and are not answered."""
-    story = play(strategy)
+    story = play(strategy, answer)
     events = events_of(story, NODES[0])
-    state, _ = replay(strategy, strategy.init(NODES[0], 1), events)
-    before = strategy.predict(state, _probes())
+    state, _ = replay(strategy, strategy.init(NODES[0], 1), events, answer)
+    before = finish(strategy.predict(state, _probes()), answer)
     for event in [event for event in events if isinstance(event, Received)][-8:]:
         echo = replace(event, sender=NODES[0])
         strange = replace(event, sender="stranger", message=replace(event.message, schema=event.message.schema ^ 1))
         for each in (echo, strange):
-            state, actions = replay(strategy, state, [each])
+            state, actions = replay(strategy, state, [each], answer)
             _require(not any(isinstance(action, Send) for action in actions), "a stranger was answered")
-    after = strategy.predict(state, _probes())
+    after = finish(strategy.predict(state, _probes()), answer)
     _require(plain(before) == plain(after), "a stranger changed the answers")
 
 
-def check_checkpoint_resumes_as_if_never_stopped(strategy: Any) -> None:
+def check_checkpoint_resumes_as_if_never_stopped(strategy: Any, answer: Answer = sets.answer) -> None:
     """Dumped to plain data, packed, loaded: the rest of the story then goes as it would have."""
-    events = events_of(play(strategy), NODES[0])
+    events = events_of(play(strategy, answer), NODES[0])
     for cut in (1, len(events) // 3, 2 * len(events) // 3):
-        state, _ = replay(strategy, strategy.init(NODES[0], 1), events[:cut])
+        state, _ = replay(strategy, strategy.init(NODES[0], 1), events[:cut], answer)
         resumed = strategy.load(NODES[0], unpacked(packed(strategy.dump(state))))
         changed = differing(strategy.dump(state), strategy.dump(resumed))
         _require(not changed, f"dump and load changed {', '.join(changed)}")
-        end, actions = replay(strategy, state, events[cut:])
-        other_end, other_actions = replay(strategy, resumed, events[cut:])
+        end, actions = replay(strategy, state, events[cut:], answer)
+        other_end, other_actions = replay(strategy, resumed, events[cut:], answer)
         _require(plain(actions) == plain(other_actions), "after loading it acts differently")
         changed = differing(strategy.dump(end), strategy.dump(other_end))
         _require(not changed, f"after loading it ended with another {', '.join(changed)}")
 
 
-def check_other_state_is_refused(strategy: Any) -> None:
+def check_other_state_is_refused(strategy: Any, answer: Answer = sets.answer) -> None:
     """A state of other features, or spoilt, is a ValueError."""
     dumped = strategy.dump(strategy.init(NODES[0], 1))
     for spoilt in ({**dumped, "schema": strategy.schema ^ 1}, {**dumped, "strategy": "other"}, {}):
@@ -229,18 +253,18 @@ def check_other_state_is_refused(strategy: Any) -> None:
         raise AssertionError("a state that does not fit was loaded")
 
 
-def check_huge_inputs_stay_finite(strategy: Any) -> None:
+def check_huge_inputs_stay_finite(strategy: Any, answer: Answer = sets.answer) -> None:
     """Features of 1e30 lead to finite confidences and messages that peers would take."""
 
     def watch(strategy: Any, before: Any, event: Event, after: Any) -> None:
         if isinstance(event, Received):
-            names, confidences = strategy.predict(after, 1e30 * _probes())
+            names, confidences = finish(strategy.predict(after, 1e30 * _probes()), answer)
             _require(len(names) == 40, "a row without an answer")
             _require(bool(np.isfinite(confidences).all()), "a confidence is not finite")
             _require(bool(((confidences >= 0) & (confidences <= 1 + 1e-6)).all()), "a confidence is not in [0, 1]")
 
     with np.errstate(all="raise", under="ignore"):
-        story = play(strategy, scale=1e30, watch=watch)
+        story = play(strategy, answer, scale=1e30, watch=watch)
     for scene in story:
         for action in scene.actions:
             if isinstance(action, Send) and isinstance(action.message, Prototypes):
@@ -249,20 +273,20 @@ def check_huge_inputs_stay_finite(strategy: Any) -> None:
                     _require(bool(np.isfinite(held.astype(float)).all()), "a message holds what is not finite")
 
 
-def check_empty_state_knows_nothing(strategy: Any) -> None:
+def check_empty_state_knows_nothing(strategy: Any, answer: Answer = sets.answer) -> None:
     """Before anything was learnt the answer is None, with confidence 0."""
-    names, confidences = strategy.predict(strategy.init(NODES[0], 1), _probes())
+    names, confidences = finish(strategy.predict(strategy.init(NODES[0], 1), _probes()), answer)
     _require(names == [None] * 40 and not confidences.any(), "an empty state has answers")
 
 
-def check_predict_changes_nothing(strategy: Any) -> None:
+def check_predict_changes_nothing(strategy: Any, answer: Answer = sets.answer) -> None:
     """Asking leaves the state as it was, and asking again gives the same answer; none for no rows."""
-    state, _ = replay(strategy, strategy.init(NODES[0], 1), events_of(play(strategy), NODES[0]))
+    state, _ = replay(strategy, strategy.init(NODES[0], 1), events_of(play(strategy, answer), NODES[0]), answer)
     before = _frozen(strategy.dump(state))
     for alone in (False, True):
-        one, two = (plain(strategy.predict(state, _probes(), alone)) for _ in range(2))
+        one, two = (plain(finish(strategy.predict(state, _probes(), alone), answer)) for _ in range(2))
         _require(one == two, "the same question was answered in two ways")
-        _require(len(strategy.predict(state, _probes()[:0], alone)[0]) == 0, "no rows, yet an answer")
+        _require(len(finish(strategy.predict(state, _probes()[:0], alone), answer)[0]) == 0, "no rows, yet an answer")
     changed = differing(before, strategy.dump(state))
     _require(not changed, f"predict changed {', '.join(changed)}")
 
@@ -282,14 +306,18 @@ ALL: tuple[Check, ...] = (
 )
 
 
-def run_all(strategy: Any, except_for: tuple[str, ...] = ()) -> dict[str, str]:
-    """Rules that `strategy` breaks, by name, with what went wrong; empty is good. except_for: rules not to try."""
+def run_all(strategy: Any, except_for: tuple[str, ...] = (), answer: Answer = sets.answer) -> dict[str, str]:
+    """Rules that `strategy` breaks, by name, with what went wrong; empty is good.
+
+    except_for: rules not to try.  answer: who does its arithmetic; that of a backend with its model for methods that
+    train one.
+    """
     broken = {}
     for check in ALL:
         if check.__name__ in except_for:
             continue
         try:
-            check(strategy)
+            check(strategy, answer)
         except AssertionError as error:
             broken[check.__name__] = str(error)
     return broken

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeswarm.backends.reference import answer
+from edgeswarm.backends.sets import answer
 from edgeswarm.messages import Array, Message
 from edgeswarm.sim.world import Stream
 from edgeswarm.strategies.base import (
@@ -66,7 +66,7 @@ class Device:
         return self(Peers(at, tuple(sorted(names))))
 
     def says(self, x: Any, alone: bool = False) -> list[str | None]:
-        return self.strategy.predict(self.state, np.asarray(x, np.float32), alone)[0]
+        return finish(self.strategy.predict(self.state, np.asarray(x, np.float32), alone), answer)[0]
 
 
 def decisions(actions: list[Action]) -> list[Decision]:

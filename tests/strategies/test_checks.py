@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeswarm.backends.reference import ReferenceBackend
+from edgeswarm.models.file import Model
 from edgeswarm.strategies import STRATEGIES, checks
-from edgeswarm.strategies.base import Batch, Note
+from edgeswarm.strategies.base import Batch, Note, equipped
+from tests.tiny_model import tiny
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "isolated": [
+        {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8},
+        {"period_s": 3.0, "window": 30, "steps": 2, "keep": "reservoir", "optimiser": "adam", "clip": 0.0},
+    ],
     "prototype_gossip": [
         {"period_s": 3.0, "keep_limit": 24},
         {"period_s": 3.0, "schedule": "sequential", "filter": "energy", "vectors": "float16"},
@@ -22,6 +29,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 NOT_KEPT = {
+    ("isolated", "check_it_shares"): "the control: it never speaks",
     ("prototype_gossip_paper", "check_repeated_message_changes_nothing"): "a prototype received is learnt (spec 3.2)",
     ("prototype_gossip_paper", "check_order_of_messages_does_not_matter"): "learnt newest first (spec 3.2)",
 }
@@ -35,19 +43,35 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def model() -> tuple[Model, ReferenceBackend]:
+    """For methods that train one: it takes what the story gives, and a backend has loaded it."""
+    model, backend = tiny((checks.D,), ("no", "yes")), ReferenceBackend()
+    backend.load(model)
+    return model, backend
+
+
 @pytest.mark.parametrize(("name", "settings", "check"), CASES)
-def test_rule(name: str, settings: dict[str, Any], check: checks.Check) -> None:
-    strategy = STRATEGIES[name](schema=7, **settings)
+def test_rule(name: str, settings: dict[str, Any], check: checks.Check, model: tuple[Model, ReferenceBackend]) -> None:
+    strategy = equipped(STRATEGIES[name](**settings), 7, model[0])
     if (name, check.__name__) in NOT_KEPT:
         with pytest.raises(AssertionError):
-            check(strategy)
+            check(strategy, model[1].answer)
     else:
-        check(strategy)
+        check(strategy, model[1].answer)
+
+
+def test_a_method_that_trains_a_model_needs_one() -> None:
+    with pytest.raises(ValueError, match="isolated trains a model, so it needs a model file"):
+        equipped(STRATEGIES["isolated"](), 7)
+    with pytest.raises(ValueError, match="no model is set"):
+        STRATEGIES["isolated"](schema=7).init("ann", 1)
 
 
 def test_run_all_names_what_is_broken() -> None:
     class Forgetful(STRATEGIES["prototype_gossip"]):  # type: ignore[misc]
         def predict(self, state: Any, x: Any, alone: bool = False) -> Any:
+            yield from ()
             return ["yes"] * len(x), np.ones(len(x), np.float32)
 
         def step(self, state: Any, event: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from device import accuracy, clouds, decisions, stream
 
-from edgeswarm.backends.reference import answer
+from edgeswarm.backends.sets import answer
 from edgeswarm.messages import Array, Digest, Presence, Prototypes
 from edgeswarm.sim.world import Stream, World
 from edgeswarm.strategies.base import Linked, Send, finish
@@ -71,7 +71,7 @@ def test_a_late_joiner_catches_up_from_the_retained_snapshot_and_a_pull() -> Non
     assert set(late.state.replicas) == {"ann", "bob"}, "retained"
     assert not replicas_equal_publications(world, skip=("bob",))
     x, y = clouds(77, 200, d=3)
-    assert accuracy(late.strategy.predict(late.state, x)[0], y) > 0.9
+    assert accuracy(finish(late.strategy.predict(late.state, x), answer)[0], y) > 0.9
     world.run(36.0)
     assert replicas_equal_publications(world, skip=("bob",)) or replicas_equal_publications(world, skip=("ann",))
     world.run(60.0)
@@ -210,8 +210,8 @@ def test_ten_digits_from_five_nodes_with_two_each(main_share: float, least: floa
     world = World(PrototypeGossip(period_s=2.0), streams, 1)
     world.run(40.0)
     agents = [node.agent for node in world.nodes.values()]
-    swarm = [accuracy(agent.strategy.predict(agent.state, x)[0], y) for agent in agents]
-    alone = [accuracy(agent.strategy.predict(agent.state, x, alone=True)[0], y) for agent in agents]
+    swarm = [accuracy(finish(agent.strategy.predict(agent.state, x), answer)[0], y) for agent in agents]
+    alone = [accuracy(finish(agent.strategy.predict(agent.state, x, alone=True), answer)[0], y) for agent in agents]
     assert np.mean(swarm) > least and min(swarm) > least - 0.05 and np.mean(swarm) > np.mean(alone) + 0.2
 
 
@@ -247,7 +247,7 @@ def test_a_drifting_stream_stays_known_to_the_others() -> None:
         world.run(until)
         x, y = clouds(int(until), 200)
         moved = (x + 10 * until / 60).astype(np.float32)
-        assert accuracy(guest.strategy.predict(guest.state, moved)[0], y) > 0.85
+        assert accuracy(finish(guest.strategy.predict(guest.state, moved), answer)[0], y) > 0.85
 
 
 # ---- many peers ------------------------------------------------------------------------------------------------------

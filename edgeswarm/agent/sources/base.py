@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
@@ -39,11 +39,14 @@ class Schema:
     """What the numbers mean. Nodes exchange prototypes only when all of it is equal.
 
     features: one name per dimension, in order.  encoder: what was done to the raw data ("" for nothing).
+    form: how the numbers were stored, e.g. "uint8:28x28x3" for such an array, "" for plain rows. It is no part of what
+    nodes have in common: whether it matters is up to the model that takes the numbers.
     """
 
     task: str
     features: tuple[str, ...]
     encoder: str = ""
+    form: str = field(default="", compare=False)
 
     @property
     def fingerprint(self) -> int:
@@ -65,11 +68,13 @@ def usable_label(label: str) -> bool:
     return not name_fault(label, DEFAULT_LIMITS.max_name_bytes)
 
 
-def check_width(path: Path, width: int) -> None:
-    """Raises DataError when `width` features are more than nodes can exchange."""
-    if width > MOST_FEATURES:
+def check_width(path: Path, width: int, most: int = MOST_FEATURES) -> None:
+    """Raises DataError when `width` features are more than nodes can exchange, or than the model in front takes."""
+    if width > max(most, MOST_FEATURES):
         raise DataError(
             f"{path}: {width} features, nodes can exchange at most {MOST_FEATURES}; use fewer or smaller ones"
+            if most <= MOST_FEATURES
+            else f"{path}: {width} features, the model takes {most}; use fewer or smaller ones"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeswarm.agent.faults import fault_text
 from edgeswarm.agent.names import did_you_mean
-from edgeswarm.agent.sources.base import FileSource, Pace, Sample, Schema, check_width
+from edgeswarm.agent.sources.base import MOST_FEATURES, FileSource, Pace, Sample, Schema, check_width
 from edgeswarm.errors import DataError
 
 
@@ -33,6 +33,7 @@ class CsvSource(FileSource):
         classes: tuple[str, ...] = (),
         repeat: bool = False,
         pace: Pace | None = None,
+        most: int = MOST_FEATURES,
     ) -> None:
         super().__init__(path, classes, repeat, pace or Pace(0.0))
         self._task = task
@@ -48,7 +49,7 @@ class CsvSource(FileSource):
             self._features = tuple(name for at, name in enumerate(header) if at not in apart)
         if not self._features:
             raise DataError(f"{path}:1: no column is left for features beside the label {label!r}")
-        check_width(path, len(self._features))
+        check_width(path, len(self._features), most)
         self._places = [self._column(name, "a feature", "features") for name in self._features]
         if self._label_at in self._places:
             raise DataError(f"{path}:1: column {label!r} is the label and cannot be a feature too")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeswarm.agent.faults import fault_text
-from edgeswarm.agent.sources.base import FileSource, Pace, Sample, Schema, check_width
+from edgeswarm.agent.sources.base import MOST_FEATURES, FileSource, Pace, Sample, Schema, check_width
 from edgeswarm.errors import DataError
 from edgeswarm.messages import Array
 
@@ -37,13 +37,14 @@ class ImagesSource(FileSource):
         repeat: bool = False,
         pace: Pace | None = None,
         seed: int = 0,
+        most: int = MOST_FEATURES,
     ) -> None:
         super().__init__(path, classes, repeat, pace or Pace(0.0))
         self._image = _pillow()
         self._size = size
         self._mode = {"grey": "L", "rgb": "RGB"}[mode]
         self._seed = seed
-        check_width(path, size * size * (1 if mode == "grey" else 3))
+        check_width(path, size * size * (1 if mode == "grey" else 3), most)
         channels = ("",) if mode == "grey" else ("r", "g", "b")
         names = tuple(f"y{y}x{x}{channel}" for y in range(size) for x in range(size) for channel in channels)
         self._schema = Schema(task, names, f"image:{size}x{size}:{mode}:0-1")

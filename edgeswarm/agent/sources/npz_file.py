@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.agent.faults import fault_text
 from edgeswarm.agent.names import did_you_mean
-from edgeswarm.agent.sources.base import FileSource, Pace, Sample, Schema, check_width
+from edgeswarm.agent.sources.base import MOST_FEATURES, FileSource, Pace, Sample, Schema, check_width
 from edgeswarm.errors import DataError
 
 X = "x"
@@ -43,6 +43,7 @@ class NpzSource(FileSource):
         classes: tuple[str, ...] = (),
         repeat: bool = False,
         pace: Pace | None = None,
+        most: int = MOST_FEATURES,
     ) -> None:
         super().__init__(path, classes, repeat, pace or Pace(0.0))
         with _reading(path), zipfile.ZipFile(path) as archive:
@@ -61,10 +62,11 @@ class NpzSource(FileSource):
         if len(self._labels) != shape[0]:
             raise DataError(f"{path}: {shape[0]} samples in {X!r} but {len(self._labels)} labels in {label!r}")
         width = math.prod(shape[1:])
-        check_width(path, width)
+        check_width(path, width, most)
         if features and len(features) != width:
             raise DataError(f"{path}: {len(features)} [source] features are named, array {X!r} has {width}")
-        self._schema = Schema(task, features or tuple(f"x{at}" for at in range(width)))
+        form = f"{dtype.name}:{'x'.join(map(str, shape[1:]))}" if len(shape) > 2 or dtype == np.uint8 else ""
+        self._schema = Schema(task, features or tuple(f"x{at}" for at in range(width)), form=form)
 
     def schema(self) -> Schema:
         """One dimension per number in a row of x."""
