@@ -23,7 +23,9 @@ VERBS = {
     "peers": "Every node at the site, as the broker knows them.",
     "why": "What was sent, held back or muted, with the numbers.",
     "predict": "Name the class of samples with what was learnt.",
+    "model": "Build, check, train and shrink model files.",
     "doctor": "Check machine, config and broker; say what to fix.",
+    "profiles": "The classes of boards, and which this one is.",
     "config": "Show, check or begin a config file.",
     "completion": "Script that completes verbs and options in a shell.",
 }

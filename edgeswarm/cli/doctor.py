@@ -75,14 +75,14 @@ def print_finding(finding: Finding) -> None:
 
 def examine(config_file: Path | None, root: Path, timeout_s: float) -> Iterator[Finding]:
     """Every check in turn. NumPy's comes before anything that imports it: a bad wheel would end this process."""
-    from edgeswarm.cli.checks import FAIL, SKIP, Finding, look, machine, software
+    from edgeswarm.cli.checks import FAIL, SKIP, Finding, compute, look, machine, software
 
     yield from look("python", software.python)
     yield from look("board", lambda: machine.board(root))
     for name, check in (
         ("memory", machine.memory),
         ("cgroup-memory", machine.cgroup_memory),
-        ("temperature", machine.temperature),
+        ("temperature", lambda root: machine.temperature(root, compute.chosen(None, root)[0].thermal)),
         ("throttling", machine.throttling),
         ("clock", machine.clock),
     ):
@@ -98,11 +98,16 @@ def examine(config_file: Path | None, root: Path, timeout_s: float) -> Iterator[
 
     found, config = files.config(config_file)
     yield found
+    yield from look("profile", lambda: compute.profile(config, root))
+    yield from look("memory-budget", lambda: compute.memory_budget(config, root))
+    yield from look("backend", lambda: compute.backend(config, root))
     yield from look("extras", lambda: software.extras(config))
     if config is None:
         yield Finding("broker", SKIP, "not tried: there is no usable config")
         return
     yield from look("source", lambda: files.source(config))
+    for section in ("model", "encoder"):
+        yield from look(f"{section}-file", lambda section=section: compute.model_file(config, section, root))  # type: ignore[misc]
     folder = Path(config.state.folder)
     yield from look("state-folder", lambda: files.state_folder(folder, root))
     yield from look("broker", lambda: _broker(config, folder, timeout_s))

@@ -99,6 +99,17 @@ def span(value_s: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def brief(value_s: float) -> str:
+    """A short time with three digits: 24 µs, 2.51 ms, 1.2 s, as `span` above ten seconds."""
+    if not math.isfinite(value_s):
+        return "-"
+    if value_s < 0.9995e-3:
+        return f"{value_s * 1e6:.3g} µs"
+    if value_s < 0.9995:
+        return f"{value_s * 1e3:.3g} ms"
+    return f"{value_s:.3g} s" if value_s < 9.995 else span(value_s)
+
+
 def percent(value: float) -> str:
     """A share in [0, 1] as 91.2 %; - for what is not a number."""
     return f"{100 * value:.1f} %" if math.isfinite(value) else "-"

@@ -83,8 +83,8 @@ def answered(
     rows = read_rows(lines, learnt.features, label, name)
     while batch := list(islice(rows, at_once)):
         usable = [row.x for row in batch if row.x is not None]
-        names, confidences = learnt.strategy.predict(learnt.state, np.stack(usable), alone) if usable else ([], [])
-        answers = iter(zip(names, confidences, strict=True))
+        named = zip(*learnt.predict(np.stack(usable), alone), strict=True) if usable else ()
+        answers = iter(named)
         for row in batch:
             predicted, confidence = next(answers) if row.x is not None else (None, 0.0)
             yield row, predicted, float(confidence)

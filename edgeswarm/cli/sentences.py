@@ -39,6 +39,15 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
     ("peer", "ignored", "other_schema"): "ignores {peer}: it learns another task, or from other features",
     ("peer", "ignored", "wrong_dimension"): "ignores {peer}: its prototypes have another number of features",
     ("peer", "ignored", "too_many_classes"): "ignores {peer}: its classes would exceed this node's limit of classes",
+    ("training", "paused", "too_hot"): "training pauses: the board is at {temperature_c} °C, "
+    "near its limit of {limit_c} °C",
+    ("training", "resumed", "cooled_down"): "training goes on: the board is down to {temperature_c} °C",
+    ("step", "given_up", "out_of_memory"): "gave a step up: not enough memory for it; nothing changed "
+    "({failures} times since the start)",
+    ("step", "given_up", "model_error"): "gave a step up: the model could not be computed; nothing changed "
+    "({failures} times since the start)",
+    ("train", "refused", "not_finite"): "gave an epoch up: it left the finite numbers, so the rate {rate} "
+    "is too high for this model (clip {clip})",
     ("sample", "dropped", "wrong_dimension"): "dropped samples: they have {d} features, "
     "the first ones had another number",
     ("sample", "dropped", "too_many_classes"): "dropped a sample: its class would exceed the limit of classes",

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from edgeswarm.cli import VERBS, group
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("numpy", "paho", "msgpack", "asyncio", "sklearn", "torch", "onnxruntime", "matplotlib", "rich", "scipy", "PIL")
+HEAVY = ("numpy", "paho", "msgpack", "asyncio", "sklearn", "torch", "onnxruntime", "onnx", "matplotlib", "rich",
+         "scipy", "PIL")  # fmt: skip
 
 
 def commands(
@@ -56,7 +57,7 @@ def test_every_verb_answers_to_help_and_knows_the_common_options(path: tuple[str
 
 @NAMED
 def test_every_verb_that_reports_can_report_json(path: tuple[str, ...], command: click.Command) -> None:
-    silent = {(), ("run",), ("demo",), ("config",), ("config", "init"), ("completion",)}
+    silent = {(), ("run",), ("demo",), ("model",), ("profiles",), ("config",), ("config", "init"), ("completion",)}
     names = {name for parameter in command.params for name in parameter.opts}
     assert ("--json" in names) or path in silent
 
@@ -103,7 +104,9 @@ def test_verbs_are_listed_in_help_in_their_order() -> None:
     text = CliRunner().invoke(group, ["--help"], prog_name="edgeswarm").stdout
     places = [text.index(f"\n  {verb} ") for verb in VERBS]
     assert places == sorted(places)
-    assert list(VERBS) == ["demo", "run", "status", "peers", "why", "predict", "doctor", "config", "completion"]
+    assert list(VERBS) == [
+        "demo", "run", "status", "peers", "why", "predict", "model", "doctor", "profiles", "config", "completion",
+    ]  # fmt: skip
 
 
 def test_no_help_line_is_wider_than_a_terminal() -> None:

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +18,18 @@ from typing import Any
 
 import pytest
 
+from edgeswarm.agent.profile import load_profile
+from edgeswarm.agent.profile_tables import BACKENDS
 from edgeswarm.agent.store import Store
-from edgeswarm.cli.checks import FAIL, OK, SKIP, WARN, Finding, files, look, machine, software
+from edgeswarm.backends.choose import NAMES
+from edgeswarm.backends.probe import Probe
+from edgeswarm.cli.checks import FAIL, OK, SKIP, WARN, Finding, compute, files, look, machine, software
 from edgeswarm.cli.checks.certificate import from_der, from_pem
+from edgeswarm.models.file import write
+from tests.zoo import small
 
 NOW_UNIX = 1_795_000_000.0
+SENSORS = replace(load_profile("generic-aarch64").thermal, limit_c=120.0)
 
 PEM = """\
 -----BEGIN CERTIFICATE-----
@@ -162,13 +170,113 @@ def test_temperature_takes_the_zone_nearest_its_own_limit(put: Callable[..., Pat
         f"{zone}1/trip_point_1_type": "active\n",
         f"{zone}2/temp": "-256000\n", f"{zone}3/temp": "\n",
     })  # fmt: skip
-    assert seen(machine.temperature(root)) == (WARN, "66 °C (gpu), slows down at 70 °C")
+    found = machine.temperature(root, SENSORS)
+    assert seen(found) == (WARN, "66 °C (gpu); training pauses at 66 °C, the board slows down at 70 °C")
     (root / f"{zone}1/temp").write_text("30000")
-    assert seen(machine.temperature(root)) == (OK, "70 °C (cpu), slows down at 99 °C")
+    found = machine.temperature(root, SENSORS)
+    assert seen(found) == (OK, "70 °C (cpu); training pauses at 95 °C, the board slows down at 99 °C")
+    assert found.facts == {"hottest_c": 70.0, "limit_c": 99.0, "pause_c": 95.0, "zone": "cpu"}
 
 
 def test_no_temperature(put: Callable[..., Path]) -> None:
-    assert machine.temperature(put({})).status == SKIP
+    assert machine.temperature(put({}), SENSORS).status == SKIP
+
+
+# ---- what learns here -----------------------------------------------------------------------------------------------
+
+
+def configured(**compute: str) -> Any:
+    """A configuration as far as these checks read it."""
+    chosen = {"profile": "auto", "backend": "auto", "model": "", "encoder": ""} | compute
+    return SimpleNamespace(
+        compute=SimpleNamespace(profile=chosen["profile"], backend=chosen["backend"], batch=0),
+        model=SimpleNamespace(path=chosen["model"]),
+        encoder=SimpleNamespace(path=chosen["encoder"]),
+    )
+
+
+def test_profile_and_why(put: Callable[..., Path]) -> None:
+    root = put({"proc/device-tree/compatible": "acme,none\0"})
+    found = compute.profile(None, root)
+    assert found.status == OK and found.text.startswith("generic-") and "no profile knows acme,none" in found.text
+    found = compute.profile(configured(profile="pi-4"), root)
+    assert seen(found) == (OK, "pi-4: asked for by name") and found.facts["tier"] == 1
+    assert compute.profile(configured(profile="jetson-nano"), root).status == WARN
+    found = compute.profile(configured(profile="pi4"), root)
+    assert found.status == FAIL and "did you mean 'pi-4'" in found.text and "auto" in found.todo
+
+
+def test_memory_budget(put: Callable[..., Path]) -> None:
+    root = put({"proc/meminfo": "MemTotal: 440000 kB\n", "sys/fs/cgroup/cgroup.controllers": "cpu io\n"})
+    found = compute.memory_budget(configured(profile="pi-zero-2w"), root)
+    assert found.text == "200 MB for the agent (memory_max_mb of pi-zero-2w); a service that takes more is not stopped"
+    (root / "sys/fs/cgroup/cgroup.controllers").write_text("cpu io memory\n")
+    assert compute.memory_budget(configured(profile="pi-4"), root).text == (
+        "225 MB for the agent (50% of this board's memory)"
+    )
+    assert compute.memory_budget(configured(profile="pi-4"), put({"proc/meminfo": ""})).status == SKIP
+
+
+ONNX = Probe("onnx", True, "onnxruntime 1.31.1", "runs on CPU", "")
+REFERENCE = Probe("reference", True, "numpy 2.4.6", "always there", "")
+NO_ONNX = Probe("onnx", False, "", "onnxruntime is not installed", 'pip install "edgeswarm[onnx]"')
+OLD_WHEEL = Probe("onnx", False, "onnxruntime 1.21.0", "illegal instruction", "install onnxruntime 1.22 or newer")
+NO_CUDA = Probe("torch-cuda", False, "torch 2.13.0", "no CUDA device can be used", "check the driver")
+
+
+@pytest.mark.parametrize(
+    ("looked", "wanted", "needed", "status", "text", "todo"),
+    [
+        ([ONNX], "auto", True, OK, "onnx (onnxruntime 1.31.1, runs on CPU)", ""),
+        ([NO_CUDA, ONNX], "auto", True, OK, "not usable: torch-cuda (no CUDA device can be used)", ""),
+        ([NO_ONNX, REFERENCE], "auto", False, OK, "reference (numpy 2.4.6, always there); preferred here",
+         'for models: pip install "edgeswarm[onnx]"'),
+        ([NO_ONNX, REFERENCE], "auto", True, WARN, "onnx (onnxruntime is not installed)", "edgeswarm[onnx]"),
+        ([OLD_WHEEL, REFERENCE], "auto", False, WARN, "onnx (illegal instruction)", "1.22 or newer"),
+        ([NO_CUDA], "torch-cuda", False, FAIL, "torch-cuda does not work: no CUDA device", "[compute] backend to auto"),
+        ([REFERENCE], "reference", True, OK, "set in the configuration", ""),
+    ],
+)  # fmt: skip
+def test_backend(looked: list[Probe], wanted: str, needed: bool, status: str, text: str, todo: str) -> None:
+    found = compute.judged(looked, load_profile("pi-4"), wanted, needed)
+    assert found.status == status and text in found.text and todo in found.todo and bool(found.todo) == bool(todo)
+    assert found.facts["used"] == (looked[-1].name if looked[-1].works else None)
+
+
+def test_a_real_backend_is_found_here() -> None:
+    found = compute.backend(configured(profile="pi-zero-2w"))
+    assert found.facts["used"] in ("onnx", "reference") and found.facts["looked_at"][-1]["works"]
+    assert compute.backend(configured(backend="reference")).facts["used"] == "reference"
+
+
+def test_the_profiles_use_the_names_of_the_backends() -> None:
+    assert set(BACKENDS) == set(NAMES)
+
+
+def test_model_files(tmp_path: Path) -> None:
+    assert compute.model_file(configured(), "model").status == SKIP
+    for which in ("model", "encoder"):
+        path = tmp_path / f"{which}.esm"
+        found = compute.model_file(configured(**{which: str(path)}), which)
+        assert (found.name, found.status) == (f"{which}-file", FAIL) and found.todo and str(path) in found.text
+        path.write_bytes(b"PK\x05\x06" + bytes(18))
+        assert compute.model_file(configured(**{which: str(path)}), which).status == FAIL
+
+
+def test_a_model_that_fits_and_one_that_does_not(tmp_path: Path, put: Callable[..., Path]) -> None:
+    path = tmp_path / "small.esm"
+    write(small("mlp"), path)
+    root = put({"proc/meminfo": "MemTotal: 430000 kB\n"})
+    settings = configured(model=str(path), encoder=str(path), profile="pi-zero-2w")
+    found = compute.model_file(settings, "model", root)
+    assert found.status == OK and "parameters, input 6" in found.text and "model check" in found.todo
+    assert found.facts["losses"] == ["ce"] and compute.model_file(settings, "encoder", root).status == OK
+    settings.compute.batch = 10_000_000
+    found = compute.model_file(settings, "model", root)
+    assert found.status == WARN and "MB where 200 MB are allowed (memory_max_mb of pi-zero-2w)" in found.text
+    settings.compute.batch, settings.compute.profile = 10**9, "pi-4"
+    found = compute.model_file(settings, "model", tmp_path / "nothing")
+    assert found.status == WARN and "s on pi-4, where at most 10 s are meant" in found.text and "batch" in found.todo
 
 
 # ---- software -------------------------------------------------------------------------------------------------------

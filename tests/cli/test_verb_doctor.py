@@ -78,9 +78,11 @@ def test_the_names_are_unique_and_stable(
 ) -> None:
     names = [check["name"] for check in run_json("doctor", "--config", str(config(broker.url)))["checks"]]
     assert names == [
-        "python", "board", "memory", "cgroup-memory", "temperature", "throttling", "clock", "open-files", "numpy",
-        "config", "extra-demo", "extra-images", "source", "state-folder", "state-space", "state-lock", "broker-reach",
-        "broker-connect", "packet-limit", "presence", "acl-state", "acl-proto", "acl-all", "acl-inbox",
+        "python", "board", "memory", "cgroup-memory", "temperature", "throttling", "clock", "open-files",
+        "numpy", "config", "profile", "memory-budget", "backend", "extra-onnx", "extra-torch", "extra-demo",
+        "extra-images", "source", "model-file", "encoder-file", "state-folder", "state-space", "state-lock",
+        "broker-reach", "broker-connect", "packet-limit", "presence", "acl-state", "acl-proto", "acl-all",
+        "acl-inbox",
     ]  # fmt: skip
 
 

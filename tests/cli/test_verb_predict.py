@@ -10,7 +10,7 @@ import pytest
 from cli_world import Run
 
 from edgeswarm.agent.store import Store
-from edgeswarm.backends.reference import answer
+from edgeswarm.backends.sets import answer
 from edgeswarm.cli.rows import read_rows
 from edgeswarm.errors import DataError
 from edgeswarm.strategies.base import Batch, finish

@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from edgeswarm.agent.heat import CAPPED, SOFT_LIMIT, THROTTLED, UNDER_VOLTAGE, readings, throttle_word
+from edgeswarm.agent.profile_tables import Thermal
 from edgeswarm.cli.checks import FAIL, OK, SKIP, WARN, Finding
 
 OLDEST_SANE_UNIX = 1_764_547_200
 """1 December 2025: this program did not exist before, so a clock below that is wrong."""
-_UNDER_VOLTAGE, _CAPPED, _THROTTLED, _SOFT_LIMIT = 1, 2, 4, 8
 _THROTTLE_WORDS = (
-    (_UNDER_VOLTAGE, "under-voltage"),
-    (_CAPPED, "clock capped"),
-    (_THROTTLED, "throttled"),
-    (_SOFT_LIMIT, "at the soft temperature limit"),
+    (UNDER_VOLTAGE, "under-voltage"),
+    (CAPPED, "clock capped"),
+    (THROTTLED, "throttled"),
+    (SOFT_LIMIT, "at the soft temperature limit"),
 )
+_THROTTLE_SOURCE = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 _OLD_BOARDS = ("nvidia,tegra210", "nvidia,tegra186", "brcm,bcm2835")
-_HOT_C = 80.0
-_NEAR_TRIP_C = 5.0
 _LEAST_AVAILABLE_MB = 64
 
 
@@ -28,13 +28,6 @@ def _text(path: Path) -> str | None:
     try:
         return path.read_bytes().decode("utf-8", "replace").rstrip("\0 \n")
     except OSError:
-        return None
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path) or "")
-    except ValueError:
         return None
 
 
@@ -129,10 +122,8 @@ def cgroup_memory(root: Path = Path("/")) -> Finding:
 
 def throttling(root: Path = Path("/")) -> Finding:
     """The Raspberry Pi's throttle word: low bits now, high ones (16 up) since boot."""
-    raw = _text(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
-    try:
-        word = int(raw or "", 16)
-    except ValueError:
+    word = throttle_word(_THROTTLE_SOURCE, root)
+    if word is None:
         return Finding("throttling", SKIP, "this board does not report it")
     now = [text for bit, text in _THROTTLE_WORDS if word & bit]
     since = [text for bit, text in _THROTTLE_WORDS if word >> 16 & bit and not word & bit]
@@ -141,32 +132,22 @@ def throttling(root: Path = Path("/")) -> Finding:
     facts = {"word": word, "now": now, "since_boot": since}
     if not parts:
         return Finding("throttling", OK, "never since boot", "", facts)
-    low_power = (word | word >> 16) & _UNDER_VOLTAGE
+    low_power = (word | word >> 16) & UNDER_VOLTAGE
     todo = (
         "use a stronger power supply and a short thick cable" if low_power else "give the board more air or a heat sink"
     )
     return Finding("throttling", WARN, "; ".join(parts), todo, facts)
 
 
-def temperature(root: Path = Path("/")) -> Finding:
-    """The hottest thermal zone, against the lowest point at which the board slows itself down."""
-    readings = []
-    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        milli_c = _number(zone / "temp")
-        if milli_c is None or milli_c <= 0:
-            continue  # some zones answer with an error, or with nonsense while their unit is powered off
-        trips = [
-            trip for place in zone.glob("trip_point_*_temp")
-            if _text(place.with_name(place.name.replace("_temp", "_type"))) in ("passive", "hot", "critical")
-            and (trip := _number(place)) is not None and trip > 0
-        ]  # fmt: skip
-        limit_c = min(trips) / 1000 if trips else _HOT_C
-        readings.append((milli_c / 1000 - limit_c, milli_c / 1000, limit_c, _text(zone / "type") or zone.name))
-    if not readings:
+def temperature(root: Path, thermal: Thermal) -> Finding:
+    """The thermal zone nearest its limit: when training pauses, and where the board slows itself down."""
+    found = readings(thermal, root)
+    if not found:
         return Finding("temperature", SKIP, "this machine does not report it")
-    over_c, hottest_c, limit_c, zone_name = max(readings)
-    facts = {"hottest_c": hottest_c, "limit_c": limit_c, "zone": zone_name}
-    text = f"{hottest_c:.0f} °C ({zone_name}), slows down at {limit_c:.0f} °C"
-    if over_c > -_NEAR_TRIP_C:
+    zone, hottest_c, limit_c = found[0]
+    pause_c = limit_c - thermal.pause_margin_c
+    facts = {"hottest_c": hottest_c, "limit_c": limit_c, "pause_c": pause_c, "zone": zone}
+    text = f"{hottest_c:.0f} °C ({zone}); training pauses at {pause_c:.0f} °C, the board slows down at {limit_c:.0f} °C"
+    if hottest_c >= pause_c:
         return Finding("temperature", WARN, text, "give the board more air or a heat sink", facts)
     return Finding("temperature", OK, text, "", facts)

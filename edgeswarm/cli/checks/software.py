@@ -19,7 +19,9 @@ _PROBE_TIMEOUT_S = 60.0
 _LEAST_FILES = 256
 
 EXTRAS = {
-    "demo": ("the live demo with its data and pictures", ("sklearn", "matplotlib", "rich", "PIL")),
+    "onnx": ("models on a board: training and answers without torch", ("onnxruntime",)),
+    "torch": ("building models, on a workstation", ("torch", "onnx", "onnxscript", "onnxruntime")),
+    "demo": ("the live demo with its data and pictures", ("onnxruntime", "sklearn", "matplotlib", "rich", "PIL")),
     "images": ('[source] kind = "images"', ("PIL",)),
 }
 """Extra of the package: what it is for, and the modules it brings."""
