@@ -34,6 +34,10 @@ FEWEST_SAMPLES = 10
 """Fewest samples per agent below which the demo would show noise."""
 
 
+SHARE_PERIOD_S = 2.0
+"""Time between two looks at what there is to share; an hour of a real site passes in the demo's half minute."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
     """Labelled rows. x: (n, d) float32, finite; y: n class names; features: d names; notes: what was left out."""
@@ -165,7 +169,7 @@ class Terms:
     """What all agents are told. length_s: time in which every agent goes through its share once.
 
     site: topics of this demo alone.  plain_text: the reader named a broker on another machine without TLS.
-    protocol: as in [broker] of the configuration.
+    protocol: as in [broker] of the configuration.  encoder: model file in front of the learning, "" for none.
     """
 
     url: str
@@ -176,7 +180,8 @@ class Terms:
     protocol: str = "auto"
     report_every_s: float = 1.0
     evaluate_every_s: float = 2.0
-    share_period_s: float = 2.0
+    share_period_s: float = SHARE_PERIOD_S
+    encoder: str = ""
 
 
 def write_files(dealt: Deal, folder: Path, terms: Terms) -> tuple[AgentFiles, ...]:
@@ -206,6 +211,8 @@ def _config(share: Share, samples: Path, examination: Path, state: Path, terms: 
         "report": {"every_s": terms.report_every_s},
         "evaluate": {"path": str(examination), "every_s": terms.evaluate_every_s},
     }
+    if terms.encoder:
+        sections["encoder"] = {"path": terms.encoder}
     lines = []
     for section, values in sections.items():
         if section:

@@ -13,7 +13,8 @@ HELD_PREFIX = "held_"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One health report. at_s: seconds since the demo's start; notes: numbers by name."""
+    """One health report. at_s: seconds since the demo's start; notes: numbers by name, and "report_bytes", what this
+    and earlier reports took."""
 
     at_s: float
     notes: Mapping[str, float]
@@ -91,7 +92,7 @@ class History:
         if agent is None:
             return
         agent.report_bytes += size_bytes
-        agent.readings.append(Reading(at_s, dict(notes)))
+        agent.readings.append(Reading(at_s, {**notes, "report_bytes": float(agent.report_bytes)}))
         for peer, numbers in links.items():
             if peer in self.agents and peer != node:
                 agent.links[peer] = dict(numbers)

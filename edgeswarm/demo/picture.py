@@ -16,6 +16,7 @@ from edgeswarm.errors import EdgeswarmError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
 SIZE_INCHES = (16.0, 6.4)
@@ -32,19 +33,32 @@ def save_picture(history: History, summary: Summary, title: str, path: Path) -> 
 
     Raises NoPicture when matplotlib is missing or the file cannot be written.
     """
+    figure = canvas(SIZE_INCHES)
+    accuracy, traffic, taught = figure.subplots(1, 3, width_ratios=(1.25, 1.0, 1.15))
+    _accuracy(accuracy, history, summary)
+    _traffic(traffic, history, summary)
+    _taught(taught, history)
+    figure.suptitle(literal(title), fontsize=15)
+    return saved(figure, path)
+
+
+def canvas(size_inches: tuple[float, float]) -> Figure:
+    """An empty figure of its own, not pyplot's: nothing global is left behind, and no window system is looked for.
+
+    Raises NoPicture when matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise NoPicture("no picture: it needs matplotlib (pip install 'edgeswarm[demo]')") from None
-    # a Figure of its own, not pyplot's: nothing global is left behind, and no window system is looked for
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=size_inches, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
-    accuracy, traffic, taught = figure.subplots(1, 3, width_ratios=(1.25, 1.0, 1.15))
-    _accuracy(accuracy, history, summary)
-    _traffic(traffic, history, summary)
-    _taught(taught, history)
-    figure.suptitle(_literal(title), fontsize=15)
+    return figure
+
+
+def saved(figure: Figure, path: Path) -> Path:
+    """The figure as a PNG at `path`, whose folders are made. Raises NoPicture when it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
@@ -82,7 +96,7 @@ def _accuracy(axes: Axes, history: History, summary: Summary) -> None:
     axes.set_ylabel("hold-out samples recognised, %", fontsize=11)
     axes.set_ylim(0, 101)
     axes.set_xlim(left=0)
-    _tidy(axes)
+    tidy(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", fontsize=10.5, framealpha=0.9, title="thin lines: one per device")
 
@@ -121,7 +135,7 @@ def _traffic(axes: Axes, history: History, summary: Summary) -> None:
     axes.set_ylabel("MQTT bytes so far, kB (solid: sent, dotted: received)", fontsize=11)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    _tidy(axes)
+    tidy(axes)
     if history.agents:
         axes.legend(loc="upper left", fontsize=10.5, framealpha=0.9)
 
@@ -183,15 +197,16 @@ def taught_shares(history: History) -> list[list[float]]:
 
 def _labelled(history: History, node: str) -> str:
     main = " ".join(history.agents[node].main)
-    return f"{node}\n{_literal(main if len(main) <= 14 else main[:13] + '…')}" if main else node
+    return f"{node}\n{literal(main if len(main) <= 14 else main[:13] + '…')}" if main else node
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")
 
 
-def _tidy(axes: Any) -> None:
+def tidy(axes: Any) -> None:
+    """A light grid, and no frame above and to the right."""
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -1,9 +1,10 @@
 """What it came to, in numbers and in words somebody understands who has never heard of prototypes.
 
 The comparison is exact and said in full: what every device would have sent and received, had each sent every labelled
-sample it learnt to every other device as raw float32 features. Only those features are counted for the raw samples
-(no label, no packet header), while everything counts for the swarm: sets, digests, presence, headers, keep-alives. Only
-the status reports are left out, which are there for the screen and would be needed with raw samples too.
+sample it learnt to every other device as raw float32 features (of an image: one byte per pixel and colour). Only
+those are counted for the raw samples (no label, no packet header), while everything counts for the swarm: sets,
+digests, presence, headers, keep-alives. Only the status reports are left out, which are there for the screen and would
+be needed with raw samples too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from edgeswarm.demo.history import AgentHistory, History
 
 FLOAT_BYTES = 4
+PIXEL_BYTES = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Summary:
     alone, together: part of the hold-out samples recognised, 0 to 1.
     bytes_per_agent: MQTT bytes sent and received.  raw_bytes_per_agent: the same for raw samples, see above.
     report_bytes_per_agent: part of bytes_per_agent spent on status reports, which the demo asks for every second and
-    a real device sends every half minute.
+    a real device sends every half minute.  feature_bytes: FLOAT_BYTES, or PIXEL_BYTES where samples are images.
     """
 
     agents: int
@@ -35,6 +37,7 @@ class Summary:
     bytes_per_agent: float | None
     raw_bytes_per_agent: float
     report_bytes_per_agent: float = 0.0
+    feature_bytes: int = FLOAT_BYTES
 
     @property
     def sharing_bytes_per_agent(self) -> float | None:
@@ -50,21 +53,21 @@ class Summary:
         return 1.0 - sharing / self.raw_bytes_per_agent
 
 
-def raw_bytes(samples: list[float], features: int) -> list[float]:
+def raw_bytes(samples: list[float], features: int, feature_bytes: int = FLOAT_BYTES) -> list[float]:
     """Bytes each device would send and receive, if each published every sample once and received all of the others'.
 
     samples: learnt by each device.  One publication per sample reaches everybody: the broker copies it.
     """
-    each = features * FLOAT_BYTES
+    each = features * feature_bytes
     return [own * each + (sum(samples) - own) * each for own in samples]
 
 
-def summarise(history: History, features: int) -> Summary:
-    """The summary of what has been reported so far. features: numbers per sample."""
+def summarise(history: History, features: int, feature_bytes: int = FLOAT_BYTES) -> Summary:
+    """The summary of what has been reported so far. features: numbers per sample, of feature_bytes each."""
     agents = list(history.agents.values())
     samples = [agent.latest("samples") or 0.0 for agent in agents]
     used = [total for agent in agents if (total := agent.bytes_total()) is not None]
-    raw = raw_bytes(samples, features)
+    raw = raw_bytes(samples, features, feature_bytes)
     return Summary(
         agents=len(agents),
         reported=sum(bool(agent.readings) for agent in agents),
@@ -75,6 +78,7 @@ def summarise(history: History, features: int) -> Summary:
         bytes_per_agent=sum(used) / len(used) if used else None,
         raw_bytes_per_agent=sum(raw) / len(raw) if raw else 0.0,
         report_bytes_per_agent=sum(agent.report_bytes for agent in agents) / max(1, len(agents)),
+        feature_bytes=feature_bytes,
     )
 
 
@@ -93,9 +97,14 @@ def in_words(summary: Summary) -> list[str]:
         )
     if summary.saved is not None:
         less = "less" if summary.saved >= 0 else "more"
+        sample = (
+            f"raw sample to every other device (float32, {summary.features} numbers each"
+            if summary.feature_bytes == FLOAT_BYTES
+            else f"raw image to every other device ({summary.features} bytes each"
+        )
         words.append(
-            f"Sending every raw sample to every other device (float32, {summary.features} numbers each, without labels "
-            f"and packet headers) would have taken {kilobytes(summary.raw_bytes_per_agent)} per device: "
+            f"Sending every {sample}, without labels and packet headers) would have taken "
+            f"{kilobytes(summary.raw_bytes_per_agent)} per device: "
             f"the swarm took {percent(abs(summary.saved))} {less} (status reports left out)."
         )
     if summary.reported < summary.agents:

@@ -8,19 +8,23 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeswarm.backends.choose import choose
 from edgeswarm.demo.broker import KINDS, start_broker
 from edgeswarm.demo.data import AgentFiles, DataSet, Deal, Terms, deal, digits, write_files
+from edgeswarm.demo.encoder import Encoder, train
 from edgeswarm.demo.history import AgentHistory, History
+from edgeswarm.demo.image_data import Images, mnist, read_images, split
 from edgeswarm.demo.processes import AgentProcess, Interrupts, start_agent, stop_agents
 from edgeswarm.demo.screen import Screen
-from edgeswarm.demo.summary import Summary, summarise
+from edgeswarm.demo.summary import FLOAT_BYTES, PIXEL_BYTES, Summary, percent, summarise
 from edgeswarm.demo.table_file import read_table
 from edgeswarm.demo.view import View
 from edgeswarm.demo.watch import Watcher
 from edgeswarm.errors import EdgeswarmError
+from edgeswarm.models.file import write
 from edgeswarm.transport.settings import parse_url
 
 DRAW_EVERY_S = 0.25
@@ -39,6 +43,7 @@ class Wish:
 
     broker: a URL of a running broker, the name of a kind to start ("mosquitto", "amqtt"), or "" for whichever is there.
     data, label: a CSV file and its label column, or None and "" for the digits that come with scikit-learn.
+    images: learn images through an encoder; data is then a NumPy archive, or None for MNIST.
     """
 
     agents: int = 5
@@ -47,11 +52,15 @@ class Wish:
     broker: str = ""
     data: Path | None = None
     label: str = ""
+    images: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What came of it. broker: kind, version and url of the broker. wall_s: from the start to the last agent's end."""
+    """What came of it. broker: kind, version and url of the broker. wall_s: from the start to the last agent's end.
+
+    encoder: of a demo with images.
+    """
 
     history: History
     summary: Summary
@@ -59,6 +68,8 @@ class Outcome:
     data: DataSet
     broker: dict[str, str]
     wall_s: float
+    dealt: Deal
+    encoder: Encoder | None = None
 
 
 def run(wish: Wish, screen: Screen, interrupts: Interrupts) -> Outcome:
@@ -70,12 +81,16 @@ def run(wish: Wish, screen: Screen, interrupts: Interrupts) -> Outcome:
     """
     began = time.monotonic()
     with interrupts.at_once():
-        data = read_table(wish.data, wish.label) if wish.data is not None else digits()
+        laboratory, data = _data(wish)
         dealt = deal(data, wish.agents, wish.seed)
+        encoder = _encoder(laboratory, dealt, wish.seed, screen) if laboratory is not None else None
     view: View | None = None
     try:
         with _folder() as folder, _broker(wish, folder, interrupts) as broker:
             terms = _terms(wish, broker)
+            if encoder is not None:
+                terms = replace(terms, encoder=str(folder / "encoder.esm"))
+                write(encoder.model, folder / "encoder.esm")
             files = write_files(dealt, folder, terms)
             view = _view(wish, dealt, files, broker)
             others = not broker["kind"]
@@ -91,7 +106,26 @@ def run(wish: Wish, screen: Screen, interrupts: Interrupts) -> Outcome:
             screen.close(view)
     assert view is not None
     wall_s = time.monotonic() - began
-    return Outcome(view.history, summarise(view.history, dealt.data.x.shape[1]), view, data, broker, wall_s)
+    summary = summarise(view.history, dealt.data.x.shape[1], PIXEL_BYTES if wish.images else FLOAT_BYTES)
+    return Outcome(view.history, summary, view, data, broker, wall_s, dealt, encoder)
+
+
+def _data(wish: Wish) -> tuple[Images | None, DataSet]:
+    """The laboratory's images, where images are wanted, and what the devices will see. Raises DataError."""
+    if wish.images:
+        return split(read_images(wish.data) if wish.data is not None else mnist(), wish.seed)
+    return None, read_table(wish.data, wish.label) if wish.data is not None else digits()
+
+
+def _encoder(laboratory: Images, dealt: Deal, seed: int, screen: Screen) -> Encoder:
+    """An encoder trained before the devices start, with plain ONNX Runtime where it is installed, else NumPy."""
+    backend, _ = choose(("onnx",))
+    encoder = train(laboratory, backend, seed, (dealt.holdout_x, dealt.holdout_y), lambda part: None)
+    screen.say(
+        f"Trained an encoder on {len(laboratory.y)} images of its own ({backend.name}): {encoder.model.card.embedding} "
+        f"numbers for each image; by itself it recognises {percent(encoder.accuracy)} of the hold-out."
+    )
+    return encoder
 
 
 @contextlib.contextmanager
@@ -151,9 +185,8 @@ def _terms(wish: Wish, broker: dict[str, str]) -> Terms:
 
 def _view(wish: Wish, dealt: Deal, files: tuple[AgentFiles, ...], broker: dict[str, str]) -> View:
     data = dealt.data
-    title = (
-        f"{wish.agents} agents, {data.name} ({data.x.shape[1]} features, {len(data.classes)} classes), seed {wish.seed}"
-    )
+    what = f"{len(data.classes)} classes" if wish.images else f"{data.x.shape[1]} features, {len(data.classes)} classes"
+    title = f"{wish.agents} agents, {data.name} ({what}), seed {wish.seed}"
     if broker["kind"]:
         name = {"mosquitto": "Mosquitto", "amqtt": "amqtt (embedded)"}[broker["kind"]]
         words = f"{name} {broker['version']}, private, at {broker['url']}"
