@@ -23,10 +23,8 @@ what the machine can do: where messages wait for the processor, the process is n
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import math
 import os
 import random
@@ -48,7 +46,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from edgeswarm.agent.agent import Agent  # noqa: E402
 from edgeswarm.agent.clock import LoopClock  # noqa: E402
-from edgeswarm.backends.reference import answer  # noqa: E402
+from edgeswarm.backends.sets import answer  # noqa: E402
 from edgeswarm.demo.broker import start_broker  # noqa: E402
 from edgeswarm.maths import age  # noqa: E402
 from edgeswarm.maths.quantise import pack  # noqa: E402
@@ -333,10 +331,10 @@ def simulated(messages: int) -> list[Case]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute on two cores; fewer messages")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1, naming the case, when one is off by over 15 %%")
+    from report import end
+    from report import parser as options_of
+
+    parser = options_of(__doc__, "fewer messages")
     parser.add_argument("--figure", metavar="PATH", type=Path, help="draw measured ages against the formulas (PNG)")
     options = parser.parse_args()
 
@@ -349,13 +347,12 @@ def main() -> int:
         from age_figure import draw
 
         draw(cases, options.figure)
-    if options.json:
-        rows = [
-            {"case": c.kind, "x": c.x, "messages": c.messages, "formula_s": c.formula_s, "measured_s": c.measured_s,
-             "ratio": c.ratio, "worst_link": c.worst} for c in cases
-        ]  # fmt: skip
-        print(json.dumps({"cases": rows, "missed": missed}, indent=1))
-    else:
+    rows = [
+        {"case": c.kind, "x": c.x, "messages": c.messages, "formula_s": c.formula_s, "measured_s": c.measured_s,
+         "ratio": c.ratio, "worst_link": c.worst} for c in cases
+    ]  # fmt: skip
+
+    def show() -> None:
         heads = (
             ("rate or load", 14),
             ("messages", 10),
@@ -371,10 +368,8 @@ def main() -> int:
                 f"{c.kind:12}{c.x:14g}{c.messages:10.0f}{c.formula_s:11.4f}{c.measured_s:12.4f}"
                 f"{c.ratio:8.3f}{'' if math.isnan(c.error) else f'{c.error:.3f}':>8}{c.worst:12.3f}"
             )
-    if options.check and missed:
-        print("falls short: " + "; ".join(missed), file=sys.stderr)
-        return 1
-    return 0
+
+    return end(options, {"cases": rows}, missed, show)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ messages: see throughput.py. The limit is held against the ratio of messages per
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -221,10 +220,10 @@ def shortfalls(figures: dict[str, float]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute on two cores; fewer repeats")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1, naming the figure, when a promise is missed")
+    from report import end
+    from report import parser as options_of
+
+    parser = options_of(__doc__, "fewer repeats")
     options = parser.parse_args()
 
     figures: dict[str, float] = {}
@@ -239,11 +238,8 @@ def main() -> int:
 
         repeats, count = (5, 1500) if options.quick else (11, 5000)
         figures |= side_by_side(repeats, count, folder / "throughput")
-    missed = shortfalls(figures)
 
-    if options.json:
-        print(json.dumps({**figures, "missed": missed}, indent=1))
-    else:
+    def show() -> None:
         limits = {
             "idle_pss_mib": f"at most {MOST_IDLE_MIB:g}",
             "help_wall_s": f"at most {MOST_HELP_S:g}",
@@ -251,10 +247,8 @@ def main() -> int:
         }
         for name, value in figures.items():
             print(f"  {name:32} {value:12.4g}  {limits.get(name, '')}".rstrip())
-    if options.check and missed:
-        print("falls short: " + "; ".join(missed), file=sys.stderr)
-        return 1
-    return 0
+
+    return end(options, figures, shortfalls(figures), show)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ that the fixed cost of a call hides the growth.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
@@ -173,10 +171,10 @@ def shortfalls(figures: dict[str, float]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute on two cores; fewer repeats")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
-    parser.add_argument("--check", action="store_true", help="exit 1, naming the figure, when a promise is missed")
+    from report import end
+    from report import parser as options_of
+
+    parser = options_of(__doc__, "fewer repeats")
     options = parser.parse_args()
 
     chunks, chunk = (9, 1000) if options.quick else (31, 2000)
@@ -185,15 +183,12 @@ def main() -> int:
     by_width = growth([(PROTOTYPES, d) for d in WIDTHS], chunks, chunk // 5)
     figures["exponent_prototypes"] = exponent(SIZES, by_size)
     figures["exponent_dimensions"] = exponent(WIDTHS, by_width)
-    missed = shortfalls(figures)
+    times = {
+        "learn_us_by_prototypes": {str(p): 1e6 * t for p, t in zip(SIZES, by_size, strict=True)},
+        "learn_us_by_dimensions": {str(d): 1e6 * t for d, t in zip(WIDTHS, by_width, strict=True)},
+    }
 
-    if options.json:
-        times = {
-            "learn_us_by_prototypes": {str(p): 1e6 * t for p, t in zip(SIZES, by_size, strict=True)},
-            "learn_us_by_dimensions": {str(d): 1e6 * t for d, t in zip(WIDTHS, by_width, strict=True)},
-        }
-        print(json.dumps({**figures, **times, "missed": missed}, indent=1))
-    else:
+    def show() -> None:
         print(f"d = {DIMENSIONS}, {PROTOTYPES} prototypes held, one thread, medians of {chunks} chunks")
         for name, value in figures.items():
             print(f"  {name:44} {value:12.4g}")
@@ -203,10 +198,8 @@ def main() -> int:
         ):
             shown = "  ".join(f"{name}={size}: {1e6 * t:.1f}" for size, t in zip(sizes, spent, strict=True))
             print(f"  one learn in us, {fixed}:  {shown}")
-    if options.check and missed:
-        print("falls short: " + "; ".join(missed), file=sys.stderr)
-        return 1
-    return 0
+
+    return end(options, {**figures, **times}, shortfalls(figures), show)
 
 
 if __name__ == "__main__":

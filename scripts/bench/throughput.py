@@ -28,7 +28,7 @@ import paho.mqtt.client as paho
 
 from edgeswarm.agent.agent import Agent
 from edgeswarm.agent.clock import LoopClock
-from edgeswarm.backends.reference import answer
+from edgeswarm.backends.sets import answer
 from edgeswarm.demo.broker import start_broker
 from edgeswarm.maths.learner import HALF_LIVES
 from edgeswarm.maths.quantise import pack

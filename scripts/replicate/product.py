@@ -22,7 +22,7 @@ from edgeswarm import __version__
 from edgeswarm.agent.agent import Agent
 from edgeswarm.agent.clock import LoopClock
 from edgeswarm.agent.peers import PeerTable
-from edgeswarm.backends.reference import answer
+from edgeswarm.backends.sets import answer
 from edgeswarm.demo.broker import RunningBroker
 from edgeswarm.messages import Message, Presence
 from edgeswarm.strategies.base import Batch, Decision, Event, Linked, Peers, Received, Started, Tested, finish
