@@ -12,7 +12,7 @@ demo: $(VENV)/.demo ## five agents teach each other over MQTT, live
 	@$(BIN)/edgeswarm demo $(ARGS)
 
 test: $(VENV)/.test ## the whole test suite (with a real Mosquitto where one is installed)
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.test ## format, lint and types, as CI runs them
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python scripts/golden --check && $(BIN)/python scripts/cli-docs --check
@@ -31,5 +31,5 @@ $(VENV)/.demo: pyproject.toml scripts/venv
 	@touch $@
 
 $(VENV)/.test: pyproject.toml scripts/venv
-	@scripts/venv $(VENV) '.[demo]' --group test --group lint
+	@scripts/venv $(VENV) '.[demo]' --group test --group lint --group models
 	@touch $@ $(VENV)/.demo
