@@ -32,7 +32,7 @@ THIRD_PARTY = {"numpy", "msgpack"}
 
 
 OUTSIDE: dict[str, set[str]] = {
-    "models/file.py": {"os", "secrets", "shutil"},
+    "models/file.py": {"os", "shutil"},
     "backends/fit.py": {"time"},
     "backends/onnx.py": {"onnxruntime", "threading"},
     "backends/probe.py": {"os", "subprocess", "sys", "signal"},

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from edgeswarm.cli import groups, options, output
-from edgeswarm.errors import EdgeswarmError
+from edgeswarm.errors import EXIT_TRY_LATER, EdgeswarmError
 
 VERBS = {
     "demo": "Five agents teach each other over MQTT, live.",
@@ -69,6 +69,9 @@ class Verbs(groups.Group):
         except EdgeswarmError as error:
             output.error(str(error))
             code = error.exit_code
+        except MemoryError:
+            output.error("out of memory: free some, or ask for less at once")
+            code = EXIT_TRY_LATER
         except Exception:
             _report_bug()
             code = 1

@@ -107,7 +107,7 @@ def check_card(card: ModelCard, limits: Limits) -> None:
     if sides != sorted(sides):  # "body" < "head"
         raise Bad("a parameter of the body comes after one of a head; the body is first in the vector")
     if card.size > limits.parameters:
-        raise Bad(f"the model has {card.size} parameters; the profile allows {limits.parameters} (limits.parameters): "
+        raise Bad(f"the model has {card.size} parameters; the profile allows {limits.parameters} (max_params): "
                   "choose a smaller model, or raise the limit if the board has the memory", complete=True)  # fmt: skip
     if card.input.kind == "image" and len(card.input.shape) != 3:
         raise Bad(f"an image has the shape [channels, rows, columns], not {list(card.input.shape)}")

@@ -115,7 +115,7 @@ def read_head(text: bytes, limits: Limits) -> ModelCard:
 def too_large(size_bytes: int, limits: Limits) -> str:
     """What is said of a file beyond the limit."""
     return (
-        f"the model file has {size_bytes} bytes; the profile allows {limits.file_bytes} (limits.file_bytes): "
+        f"the model file has {size_bytes} bytes; the profile allows {limits.file_bytes} (max_model_bytes): "
         "choose a smaller model, or raise the limit if the board has the memory"
     )
 

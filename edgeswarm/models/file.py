@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import stat
 import struct
@@ -19,7 +18,7 @@ from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 
-from edgeswarm.errors import ModelError
+from edgeswarm.errors import ModelError, OutOfMemory
 from edgeswarm.models.content import (
     CARD,
     COPY,
@@ -34,7 +33,7 @@ from edgeswarm.models.content import (
 )
 from edgeswarm.models.limits import Limits
 
-__all__ = ["SUFFIX", "Model", "read", "seal", "write"]
+__all__ = ["SUFFIX", "Model", "check_place", "read", "seal", "write"]
 
 SUFFIX = ".esm"
 """Of a model archive; a path without it is a folder when written."""
@@ -64,8 +63,26 @@ def read(path: Path | str, limits: Limits | None = None, allowed: Collection[str
         return unpack(members, limits, allowed)
     except Unusable as error:
         raise ModelError(f"{path}: {error.member}: {error}" if error.member else f"{path}: {error}") from None
+    except MemoryError:
+        raise OutOfMemory(f"{path}: no memory to read this model; choose a smaller one, or free some") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+
+
+def check_place(path: Path | str) -> None:
+    """Whether a model could be written to `path`, by trying: called before hours of work, not after.
+
+    Raises ModelError, as `write` would: something else is in the way, no rights, a read-only disk.
+    """
+    path = _named(path)
+    try:
+        _check_way(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = _beside(path, "try")
+        _write_file(probe, b"")
+        probe.unlink()
+    except OSError as error:
+        raise _unwritten(path, error) from None
 
 
 def write(model: Model, path: Path | str) -> None:
@@ -74,20 +91,16 @@ def write(model: Model, path: Path | str) -> None:
     A model that is there already is replaced as a whole; anything else there is left alone and refused. Raises
     ModelError: not sealed, something else is in the way, the disk refuses.
     """
-    path = Path(path).absolute()
-    if path.name in ("", ".."):
-        raise ModelError(f"{path}: a model cannot be written under this name; choose another")
+    path = _named(path)
     members = pack(model)
     try:
+        _check_way(path)
         if path.suffix == SUFFIX:
-            if path.is_dir():
-                raise ModelError(f"{path} is a folder; remove it, or choose a name without {SUFFIX}")
             _write_archive(members, path)
         else:
             _write_folder(members, path)
     except OSError as error:
-        why = error.strerror or error
-        raise ModelError(f"{path}: cannot be written ({why}); check the path, its rights and the free space") from None
+        raise _unwritten(path, error) from None
 
 
 # ---- folder ---------------------------------------------------------------------------------------------------------
@@ -124,14 +137,10 @@ def _read_file(path: Path, most_bytes: int) -> bytes:
     with os.fdopen(handle, "rb") as file:
         if about.st_size > most_bytes:
             raise Unusable(path.name, f"it has {about.st_size} bytes where at most {most_bytes} belong; {COPY}")
-        return file.read(most_bytes + 1)
+        return file.read(about.st_size + 1)[: most_bytes + 1]
 
 
 def _write_folder(members: dict[str, bytes], path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        here = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else None
-        if here is None or (here and CARD not in here) or not all(map(is_member, here)):
-            raise ModelError(f"{path} is in the way and is no model; remove it, or choose another name")
     fresh = _beside(path, "new")
     old = _beside(path, "old")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +175,9 @@ def _read_archive(path: Path, limits: Limits) -> dict[str, bytes]:
             raise Unusable("", "it is neither a file nor a folder; give the path of a model")
         if about.st_size > limits.file_bytes:
             raise Unusable("", too_large(about.st_size, limits))
-        data = file.read(limits.file_bytes + 1)
+        data = file.read(about.st_size + 1)  # reading more would take the memory for it beforehand
+        if len(data) != about.st_size:
+            raise Unusable("", f"it changed while it was read; {COPY}")
     _check_end(data, limits)
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
@@ -231,6 +242,31 @@ def _write_archive(members: dict[str, bytes], path: Path) -> None:
             fresh.unlink()
 
 
+def _named(path: Path | str) -> Path:
+    path = Path(path).absolute()
+    if path.name in ("", ".."):
+        raise ModelError(f"{path}: a model cannot be written under this name; choose another")
+    return path
+
+
+def _unwritten(path: Path, error: OSError) -> ModelError:
+    why = error.strerror or error
+    return ModelError(f"{path}: cannot be written ({why}); check the path, its rights and the free space")
+
+
+def _check_way(path: Path) -> None:
+    """Raises ModelError when something is at `path` that is no model. Raises OSError."""
+    if path.suffix == SUFFIX:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder; remove it, or choose a name without {SUFFIX}")
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is in the way and is no model; choose another name")
+    elif path.exists() or path.is_symlink():
+        here = {entry.name for entry in path.iterdir()} if path.is_dir() and not path.is_symlink() else None
+        if here is None or (here and CARD not in here) or not all(map(is_member, here)):
+            raise ModelError(f"{path} is in the way and is no model; remove it, or choose another name")
+
+
 # ---- both -----------------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +288,7 @@ def _check_listed(names: list[str], listed: Collection[str]) -> None:
 
 def _beside(path: Path, word: str) -> Path:
     """A name of nobody's in the same folder."""
-    return path.with_name(f".{path.name}.{word}-{secrets.token_hex(4)}")
+    return path.with_name(f".{path.name}.{word}-{os.urandom(4).hex()}")
 
 
 def _write_file(path: Path, data: bytes) -> None:

@@ -30,6 +30,11 @@ allow-list mean the same."""
 
 _IR = range(8, 11)
 _DEFAULT_DOMAIN = ("", "ai.onnx")
+_SHAPED_BY = {
+    "ConstantOfShape": 0, "Expand": 1, "Tile": 1, "OneHot": 1, "Range": 1, "Pad": 1, "Resize": 3,
+}  # fmt: skip
+"""Operators that can make much out of little, and the input that says how much (of Pad: numbers on each side)."""
+
 _CONSTANT_FORMS: Mapping[tuple[str, type], str] = {
     ("value_float", float): "float32", ("value_floats", tuple): "float32",
     ("value_int", int): "int64", ("value_ints", tuple): "int64",
@@ -182,6 +187,7 @@ def _read_graph(data: memoryview, opset: int, allowed: Collection[str] | None, b
         for name in node.outputs:
             if name:
                 _add(known, name, place)
+        _check_shape(node, place, constants, limits)
         if node.op == "Constant":
             constants[node.outputs[0]] = _constant(node, place)
         else:
@@ -192,6 +198,20 @@ def _read_graph(data: memoryview, opset: int, allowed: Collection[str] | None, b
         if value.name not in known:
             raise Malformed(f"nothing makes its output {shown(value.name)}")
     return Graph(inputs, outputs, constants, tuple(nodes), opset)
+
+
+def _check_shape(node: Node, place: str, constants: Mapping[str, NDArray[Any]], limits: Limits) -> None:
+    """Refuse an array of absurd size that a few constant bytes ask for. A shape that depends on the rows given is left
+    to the runtime: it can be large only with them."""
+    at = _SHAPED_BY.get(node.op, len(node.inputs))
+    shape = constants.get(node.inputs[at]) if at < len(node.inputs) else None
+    if shape is None or shape.dtype.kind not in "iu":
+        return
+    numbers = 1
+    for length in shape.reshape(-1).tolist():  # integers of any size: no product overflows
+        numbers *= max(1, abs(length))
+    if numbers > limits.values:
+        raise Malformed(f"{place} asks for an array of {numbers} numbers; at most {limits.values} are allowed here")
 
 
 def _read_node(data: memoryview, at: int, budget: Budget, limits: Limits) -> Node:

@@ -14,7 +14,8 @@ class Limits:
     file_bytes: all members together, unpacked, and the archive itself.  parameters: numbers in the vector.
     members: files in the folder or archive.  card_bytes: of model.json and of reference.json.  nodes: operations in
     one graph.  dimension: the longest axis of any array.  fields: protobuf fields and packed numbers in one graph,
-    which bounds the time and memory it takes to read it.  text_bytes: of one name in a graph.
+    which bounds the time and memory it takes to read it.  text_bytes: of one name in a graph.  values: numbers in an
+    array whose shape the graph itself says, however small the file.
     """
 
     file_bytes: int = 64 * MEBIBYTE
@@ -25,3 +26,4 @@ class Limits:
     dimension: int = 2**31 - 1
     fields: int = 300_000
     text_bytes: int = 4096
+    values: int = 1 << 26

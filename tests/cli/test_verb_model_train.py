@@ -198,7 +198,36 @@ def test_something_else_in_the_way(run: Run, start: Path, data: Path, tmp_path: 
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
     result = run("model", "train", str(start), "--data", str(data), "-o", str(tmp_path / "photos"), *QUICK, code=2)
     assert "is in the way and is no model" in result.stderr
+    assert "samples to learn from" not in result.stderr  # it was tried before the work, not after
     assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_a_disk_that_fills_up_meanwhile_costs_nothing(
+    run: Run, start: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    from edgeswarm.models import file
+
+    out, spare = tmp_path / "out" / "m.esm", tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spare))
+    written = file._write_archive
+
+    def full(members: dict[str, bytes], path: Path) -> None:
+        if path.parent == out.parent:
+            raise OSError(28, os.strerror(28))
+        written(members, path)
+
+    monkeypatch.setattr(file, "_write_archive", full)
+    result = run("model", "train", str(start), "--data", str(data), "-o", str(out), *QUICK, code=2)
+    (kept,) = spare.iterdir()
+    assert (
+        f"No space left on device); check the path, its rights and the free space; what was trained is in {kept}"
+        in result.stderr
+    )
+    assert not np.array_equal(read(kept).initial, read(start).initial)
+    assert list(out.parent.iterdir()) == []
 
 
 def test_a_short_last_batch_is_exact(run: Run, start: Path, tmp_path: Path) -> None:

@@ -169,6 +169,20 @@ def test_tensors_refused(data: bytes, text: str) -> None:
     refused(tensor_model(data), text)
 
 
+@pytest.mark.parametrize(
+    ("op", "inputs", "shape"),
+    [
+        ("ConstantOfShape", ["s"], [3_000_000_000]),
+        ("Expand", ["x", "s"], [1 << 14, 1 << 14]),
+        ("Tile", ["x", "s"], [2**62, 4]),
+    ],
+)
+def test_little_that_asks_for_much_is_refused(op: str, inputs: list[str], shape: list[int]) -> None:
+    data = model(node(op, inputs, ["y"]), constants={"s": np.array(shape)})
+    refused(data, "at most 67108864 are allowed here")
+    assert read_graph(model(node(op, inputs, ["y"]), constants={"s": np.array([64])})).nodes[0].op == op
+
+
 def test_too_much_is_refused() -> None:
     data = model(*(node("Tanh", ["x"], [f"v{at}"]) for at in range(20)), node("Tanh", ["x"], ["y"]))
     read_graph(data)

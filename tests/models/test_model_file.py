@@ -188,7 +188,7 @@ def test_parameters_of_another_count(tmp_path: Path) -> None:
 @BOTH
 def test_larger_than_the_profile_allows(tmp_path: Path, make: Maker) -> None:
     path = make(MEMBERS, tmp_path / "m")
-    assert "the profile allows 2000 (limits.file_bytes)" in line_of(path, limits=Limits(file_bytes=2000))
+    assert "the profile allows 2000 (max_model_bytes)" in line_of(path, limits=Limits(file_bytes=2000))
     assert "has 22 parameters; the profile allows 21" in line_of(path, limits=Limits(parameters=21))
     assert "more than 5" in line_of(path, limits=Limits(members=5)) or "at most 5" in line_of(
         path, limits=Limits(members=5)

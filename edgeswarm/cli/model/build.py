@@ -150,6 +150,9 @@ def command(
         raise click.UsageError(
             f"say what to build: one of {', '.join(BUILT_IN)}, module:function, or --encoder FILE.onnx"
         )
+    from edgeswarm.models.file import check_place
+
+    check_place(out_file)
     text = _licence_text(licence_file)
     if encoder is not None:
         wrong = _not_for_encoders(classes, labels, heads, extras, mean, std)

@@ -65,8 +65,9 @@ def command(
     """
     _need_onnx()
     from edgeswarm.export.quantise import quantise
-    from edgeswarm.models.file import write
+    from edgeswarm.models.file import check_place, write
 
+    check_place(out_file)
     place = board.here(profile_name)
     model = board.load(file, place.limits)
     rows = data.read(data_path, model.card.input, model.card.labels, label, limit_rows, seed)

@@ -119,8 +119,9 @@ def command(
     from edgeswarm.backends.fit import Fit, accuracy, with_vector
     from edgeswarm.backends.operators import OPERATORS
     from edgeswarm.errors import ModelError
-    from edgeswarm.models.file import write
+    from edgeswarm.models.file import check_place
 
+    check_place(out_file)
     place = board.here(profile_name)
     model = board.load(file, place.limits)
     if "ce" not in model.card.losses:
@@ -147,9 +148,24 @@ def command(
         output.say(f"interrupted after {fit.steps:,} steps: writing what was trained so far")
     after = history[-1].accuracy if whole else accuracy(backend, model, held_out.x, held_out.y, fit.params)
     trained = with_vector(backend, model, fit.params, place.limits, OPERATORS, **_origin(model, training, fit))
-    write(trained, out_file)
+    _keep(trained, out_file)
     _report(trained, out_file, before, after, history, fit, took_s, backend.name, whole, json_wanted)
     ctx.exit(0 if whole else _INTERRUPTED)
+
+
+def _keep(trained: Model, out_file: Path) -> None:
+    """Write the result; where the disk refuses by now, keep it in the folder for temporary files and say so."""
+    from tempfile import gettempdir
+
+    from edgeswarm.errors import ModelError
+    from edgeswarm.models.file import write
+
+    try:
+        write(trained, out_file)
+    except ModelError as error:
+        spare = Path(gettempdir()) / f"{trained.card.name}-{trained.card.hash[:12]}.esm"
+        write(trained, spare)
+        raise ModelError(f"{error}; what was trained is in {spare}") from None
 
 
 def _optimiser(
