@@ -4,6 +4,7 @@ EdgeswarmError
 ├── ConfigError      the operator can fix it: one line, exit code 2, no traceback
 ├── DataError        a file or stream of samples cannot be used: one line, exit code 2
 ├── ModelError       a model file, or rows given to a model, cannot be used here: one line, exit code 2
+│   └── NotFinite    a loss, or what came of it, is no number any more
 ├── OutOfMemory      this board cannot hold what a step needs: nothing changed, one line, exit code 75
 ├── StateError       the state folder cannot be read or written: report, keep learning
 ├── WireError        a peer sent bytes we refuse: drop, count, carry on
@@ -45,6 +46,10 @@ class ModelError(EdgeswarmError):
     """A model file cannot be used on this board, or rows do not fit it. The text names file, member and remedy."""
 
     exit_code = EXIT_USAGE
+
+
+class NotFinite(ModelError):
+    """A loss or what came of it is no number any more: the rate is too high, or the samples are not finite."""
 
 
 class OutOfMemory(EdgeswarmError):

@@ -7,6 +7,7 @@ part of the schema, so nodes with another encoder, or the same one otherwise sca
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from edgeswarm.backends.base import Embed, Request
 from edgeswarm.errors import ConfigError, ModelError
 from edgeswarm.messages import Array
 from edgeswarm.models.card import InputSpec, ModelCard
+
+log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 64
 MEMORY_BYTES = 32_000_000
@@ -82,6 +85,8 @@ class Preparation:
         self._encoder = encoder
         self._order = order_of(raw, encoder.card.input, f"[encoder] {encoder.card.name}") if encoder else None
         self._bytes = encoder is not None and in_bytes(raw, encoder.card.input)
+        self._input = encoder.card.input if encoder else None if model is None else model.input
+        self._warned = False
         self.schema = encoder.schema(raw) if encoder else raw
         if model is not None:
             order = order_of(self.schema, model.input, f"[model] {model.name}")
@@ -104,6 +109,9 @@ class Preparation:
             x = x[:, self._order]
         if self._bytes:
             x = x / np.float32(255)
+        if not self._warned and (text := too_bright(x, self._input)):
+            self._warned = True
+            log.warning("%s", text)
         return (yield from self._encoder.rows(x)) if self._encoder is not None else x
 
 
@@ -140,6 +148,16 @@ def order_of(schema: Schema, spec: InputSpec, who: str) -> NDArray[np.int64] | N
 def in_bytes(schema: Schema, spec: InputSpec) -> bool:
     """Whether samples are whole numbers 0 to 255 where the model wants them from 0 to 1."""
     return spec.kind == "image" and "0 to 1" in spec.units and schema.form.startswith("uint8:")
+
+
+def too_bright(x: Array, spec: InputSpec | None) -> str:
+    """One line when images reach far beyond the 0 to 1 that a model was made for; "" otherwise."""
+    if spec is None or spec.kind != "image" or "0 to 1" not in spec.units or not x.size or x.max() <= 2.0:
+        return ""
+    return (
+        f"samples reach {float(x.max()):g}, the model was made for numbers from 0 to 1: divide them by 255, or store "
+        "them as bytes (uint8), which is done for you"
+    )
 
 
 def _channels_first(channels: int, height: int, width: int) -> NDArray[np.int64] | None:

@@ -5,19 +5,23 @@ A node without a model or an encoder needs none of it: nothing is probed, no pro
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeswarm.agent.compute import Answering, Sets
+from edgeswarm.agent.config import build_strategy
 from edgeswarm.agent.encoder import Encoder, Preparation
 from edgeswarm.agent.heat import Heat
-from edgeswarm.agent.settings import ComputeConfig, EncoderConfig, ModelConfig
+from edgeswarm.agent.settings import ComputeConfig, EncoderConfig, ModelConfig, StrategyConfig
 from edgeswarm.agent.sources.base import Schema
 from edgeswarm.errors import ConfigError, ModelError
 from edgeswarm.models.file import Model
 from edgeswarm.strategies.base import equipped, wants_model
+
+log = logging.getLogger(__name__)
 
 PROBES = "backends.json"
 """File in the state folder in which `backends.probe` keeps what works here."""
@@ -52,6 +56,25 @@ class Equipment:
         """Numbers of one sample, where a model says how many it must have."""
         first = self.encoder.card if self.encoder else self.model.card if self.model else None
         return first.input.size if first else None
+
+    def source_features(self, learnt: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of a sensor's features, when nobody has set them: those learnt with so far, or as many as a model
+        takes, so that a stranger's first reading does not decide."""
+        return learnt or tuple(f"x{at}" for at in range(self.size or 0))
+
+
+def needed(model: ModelConfig, strategy: StrategyConfig) -> ModelConfig:
+    """The model that is worth reading: none where nobody trains it, and the log says so.
+
+    Raises ConfigError: the method trains a model, and there is none.
+    """
+    trains = wants_model(build_strategy(strategy))
+    if model.path and not trains:
+        log.warning("[model] path is not used: %s trains no model", strategy.name)
+        return ModelConfig()
+    if trains and not model.path:
+        raise ConfigError(f"[strategy] name = {strategy.name!r} trains a model: set [model] path as well")
+    return model
 
 
 def equip(

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from edgeswarm.backends import rows
 from edgeswarm.backends.base import Embed, Evaluate, Evaluation, Gradient, LocalEpoch, Predict, Request, Slope, Trained
 from edgeswarm.backends.training import finite, train
-from edgeswarm.errors import ModelError, OutOfMemory
+from edgeswarm.errors import ModelError, NotFinite, OutOfMemory
 from edgeswarm.models.card import ModelCard
 from edgeswarm.models.file import Model
 
@@ -129,10 +129,10 @@ def head_outputs(card: ModelCard, head: int) -> tuple[str, ...]:
 
 
 def slope_of(loss: str, found: Arrays, outputs: Sequence[str]) -> Slope:
-    """The answer to a Gradient. Raises ModelError: the loss is not finite."""
+    """The answer to a Gradient. Raises NotFinite."""
     value = float(found["loss"])
     if not finite(value):
-        raise ModelError(f"the loss {loss} is not finite: look at the parameters and the samples")
+        raise NotFinite(f"the loss {loss} is not finite: look at the parameters and the samples")
     return Slope(found["gradient"], value, {name: found[name] for name in outputs})
 
 

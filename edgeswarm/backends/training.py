@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from edgeswarm.backends.base import LocalEpoch, Trained
 from edgeswarm.backends.rows import Batch, batch_at, epoch_rows, loss_of, vector
-from edgeswarm.errors import ModelError
+from edgeswarm.errors import ModelError, NotFinite
 from edgeswarm.maths.optimisers import SLOTS, Moments, Optimiser, advance, owned, rate_at
 from edgeswarm.models.card import ModelCard
 
@@ -67,8 +67,8 @@ def run(
     """
     losses: list[Any] = []
     params, moments = params * 1.0, owned(moments)  # the loop writes to its own vectors alone, and makes none per step
-    gradient = params * 0.0 if steps else params
     with np.errstate(all="ignore"):  # what is not finite is found below, and is not to be a warning first
+        gradient = params * 0.0 if steps else params
         for step in range(steps):
             if step:
                 between()
@@ -111,8 +111,8 @@ def finite(values: Any) -> bool:
     return bool(total == 0.0)
 
 
-def _diverged(optimiser: Optimiser, done: int, what: str, step: int, steps: int) -> ModelError:
-    return ModelError(
+def _diverged(optimiser: Optimiser, done: int, what: str, step: int, steps: int) -> NotFinite:
+    return NotFinite(
         f"the {what} is not finite at step {step + 1} of {steps} (learning rate {rate_at(optimiser, done):.3g}): "
         "lower the rate, set `clip`, or look for samples that are not finite"
     )

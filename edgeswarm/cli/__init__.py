@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
@@ -40,20 +39,11 @@ Exit codes: 0 fine, 1 error, 2 wrong usage or config, 3 not connected, 4 refused
 """
 
 
-class Verbs(groups.Group):
-    """Lists its verbs explicitly and loads one only when it is asked for."""
+class Verbs(groups.Lazy):
+    """All verbs, and what becomes of an error."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = import_module(f"edgeswarm.cli.{cmd_name}").command
-        return command
-
-    def summaries(self, ctx: click.Context) -> dict[str, str]:
-        return VERBS
+    package = "edgeswarm.cli"
+    verbs = VERBS
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb. The one place where an exception becomes a line on stderr and an exit code."""

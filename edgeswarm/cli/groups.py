@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+
 import click
 
 
@@ -30,3 +33,23 @@ class Group(click.Group):
             hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(names)}"
             ctx.fail(f"there is no verb {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
+
+
+class Lazy(Group):
+    """Lists its verbs explicitly and loads one only when it is asked for: `<package>.<verb>` holds it as `command`."""
+
+    package: str
+    verbs: Mapping[str, str]
+    """Verb to its one line of help, in the order in which they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.verbs:
+            return None
+        command: click.Command = import_module(f"{self.package}.{cmd_name}").command
+        return command
+
+    def summaries(self, ctx: click.Context) -> dict[str, str]:
+        return dict(self.verbs)

@@ -106,7 +106,7 @@ def state_folder_of(state_folder: Path | None, config_file: Path | None) -> Path
 
 def mqtt_settings(config: Config) -> MqttSettings:
     """How to reach the broker, exactly as the agent would. Raises ConfigError for an address we will not use."""
-    from edgeswarm.agent.service import mqtt_settings as of_the_agent
+    from edgeswarm.agent.broker import mqtt_settings as of_the_agent
 
     settings = of_the_agent(config)
     settings.check()

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from edgeswarm.backends.base import Predict, Trained
-from edgeswarm.errors import ModelError
+from edgeswarm.errors import NotFinite
 from edgeswarm.maths import optimisers
 from edgeswarm.maths.optimisers import Moments
 from edgeswarm.messages import Array
@@ -103,10 +103,12 @@ class Isolated(ModelKnobs):
             return state, [Decision(event.at, "sample", "dropped", "wrong_dimension", {"d": d})]
         labels, mask, too_large = usable(card, event.x, event.y)
         x, y = event.x[mask], labels[mask]
-        answers, _ = yield from self.predict(state, x)
-        actions: list[Action] = [
-            Tested(card.labels[truth], answer, answer) for truth, answer in zip(y.tolist(), answers, strict=True)
-        ]
+        actions: list[Action] = []
+        if state.epochs:  # before that there is nothing to test
+            answers, _ = yield from self.predict(state, x)
+            actions = [
+                Tested(card.labels[truth], answer, answer) for truth, answer in zip(y.tolist(), answers, strict=True)
+            ]
         unknown = int((labels < 0).sum())
         state = replace(
             state,
@@ -131,7 +133,7 @@ class Isolated(ModelKnobs):
         state = replace(state, counter=state.counter + 1)
         try:
             trained: Trained = yield request
-        except ModelError:  # the backend looks at every loss and at the parameters
+        except NotFinite:  # the backend looks at every loss and at the parameters
             return state, [due, Decision(at, "train", "refused", "not_finite", {"rate": self.rate, "clip": self.clip})]
         state = replace(state, params=trained.params, moments=trained.moments, epochs=state.epochs + 1)
         return state, [due, Note("loss", float(trained.losses.mean())), Note("steps", float(state.moments.step))]

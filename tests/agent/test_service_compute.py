@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from agent_process import PATIENCE_S, csv_file
 
-from edgeswarm.agent import service as services
+from edgeswarm.agent import learner
 from edgeswarm.agent.config import load
 from edgeswarm.agent.heat import Heat, Verdict
 from edgeswarm.agent.ledger import NAME
@@ -80,7 +80,7 @@ def decisions(tmp_path: Path) -> str:
 def test_no_memory_for_a_step_is_said_once_and_it_comes_again(
     make: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(services, "AGAIN_S", 0.05)
+    monkeypatch.setattr(learner, "AGAIN_S", 0.05)
     answer, left = ReferenceBackend.answer, [3]
 
     def full(self: ReferenceBackend, request: Request) -> Any:

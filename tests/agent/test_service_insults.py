@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from agent_process import Stranger, csv_file, npz_file, resident_bytes, wait_for
 
+from edgeswarm.agent import learner
 from edgeswarm.agent import service as service_module
 from edgeswarm.agent.config import load
 from edgeswarm.agent.ledger import Ledger
@@ -272,7 +273,7 @@ def numbers(service):
 
 
 def test_a_step_that_raises_is_counted_and_survived(broker, stranger, site, node, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(service_module, "FAULT_PAUSE_S", 0.1)
+    monkeypatch.setattr(learner, "FAULT_PAUSE_S", 0.1)
     one = node(broker.url, source=rows(tmp_path / "a.csv"))
     service = service_of(one)
     build = service_module.build_strategy
@@ -354,10 +355,10 @@ def test_the_wall_clock_is_read_in_named_places_only():
         "agent/ledger.py",  # stamps
         "agent/log.py",  # stamps
         "agent/memory.py",  # the floor of the epoch
-        "agent/service.py",  # status.json's stamp
         "agent/store.py",  # stamps
+        "agent/voice.py",  # status.json's stamp
     }
-    assert (package / "agent/service.py").read_text("utf-8").count("time.time()") == 1
+    assert (package / "agent/voice.py").read_text("utf-8").count("time.time()") == 1
 
 
 def test_a_report_never_outgrows_what_may_be_sent(broker, stranger, site, node, tmp_path):
@@ -365,10 +366,10 @@ def test_a_report_never_outgrows_what_may_be_sent(broker, stranger, site, node, 
     service = service_of(one)
 
     def done():
-        if service._agent is None:
+        if service._voice.agent is None:
             return False
         for at in range(1500):
-            service._agent.link_notes[f"peer-{at}"] = dict.fromkeys(("weight", "age_s", "pulls", "muted"), 1.5)
+            service._voice.agent.link_notes[f"peer-{at}"] = dict.fromkeys(("weight", "age_s", "pulls", "muted"), 1.5)
         return stranger.payloads(f"edgeswarm/v1/{site}/a/health")[3:]
 
     asyncio.run(running(service, done))

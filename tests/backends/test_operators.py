@@ -57,6 +57,9 @@ def runtimes(op, inputs, attributes, outputs, opset=18):
 
 @pytest.mark.parametrize(("op", "inputs", "attributes"), CASES, ids=IDS)
 def test_agrees_with_onnxruntime(op, inputs, attributes):
+    runtime = pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
+    if attributes.get("noop_with_empty_axes") and runtime.__version__.startswith("1.23."):
+        pytest.skip("onnxruntime 1.23 ends with an error where a reduction is to change nothing")
     outputs = outputs_of(op, inputs, attributes)
     wanted = runtimes(op, inputs, attributes, outputs)
     before = [None if a is None else a.copy() for a in inputs]

@@ -57,8 +57,13 @@ def by_name(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_all_is_well(
-    run: Run, run_json: Callable[..., Any], broker: RunningBroker, config: Callable[[str], Path]
+    run: Run,
+    run_json: Callable[..., Any],
+    broker: RunningBroker,
+    config: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("EDGESWARM_CARRIED_MODELS", raising=False)  # the tests' own variable, no setting of an agent
     path = str(config(broker.url))
     data = run_json("doctor", "--config", path)
     assert data["ok"] and data["counts"]["fail"] == 0 and sum(data["counts"].values()) == len(data["checks"])

@@ -34,6 +34,8 @@ def test_the_backends_offered_are_those_there_are() -> None:
 @pytest.mark.parametrize("backend", ["auto", "onnx", "reference", "torch"])
 @pytest.mark.parametrize("form", [".esm", ""])
 def test_a_good_file(run: Run, tmp_path: Path, backend: str, form: str) -> None:
+    if backend in ("onnx", "torch"):
+        pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend), reason="that backend's package")
     path, model = model_file(tmp_path, form=form)
     result = run("model", "check", str(path), "--backend", backend, "--batch", "4", "--no-timing")
     assert "good: 7 values within their limits" in result.stdout and "too far" not in result.stdout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
 
 from edgeswarm.cli import groups, options
@@ -18,20 +16,11 @@ VERBS = {
 """Verb to its one line of help, in the order in which they are used. `cli/model/<verb>.py` holds it as `command`."""
 
 
-class Verbs(groups.Group):
-    """Lists its verbs explicitly and loads one only when it is asked for."""
+class Verbs(groups.Lazy):
+    """The verbs of `edgeswarm model`."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = import_module(f"edgeswarm.cli.model.{cmd_name}").command
-        return command
-
-    def summaries(self, ctx: click.Context) -> dict[str, str]:
-        return VERBS
+    package = "edgeswarm.cli.model"
+    verbs = VERBS
 
 
 @click.group(name="model", cls=Verbs, subcommand_metavar="VERB [ARGS]...")

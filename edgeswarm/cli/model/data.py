@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +63,15 @@ def read(path: Path, spec: InputSpec, labels: tuple[str, ...], label: str, limit
     """
     import numpy as np
 
-    from edgeswarm.errors import OutOfMemory
+    from edgeswarm.agent.encoder import too_bright
+    from edgeswarm.errors import DataError, OutOfMemory
 
     try:
-        x, names = _numbers(path, spec, label, limit_rows, seed)
-        scaled = spec.kind == "image" and path.suffix.lower() == ".npz" and bool(x.max() > 1.0) and _holds_bytes(path)
+        x, names, scaled = _numbers(path, spec, label, limit_rows, seed)
         if scaled:
             x = x / np.float32(255.0)
+        if text := too_bright(x, spec):
+            raise DataError(f"{path}: {text}")
         known = labels or tuple(sorted(set(names)))
         return Rows(x, _positions(path, names, known), known, scaled)
     except MemoryError:
@@ -96,9 +97,9 @@ def _taken(rows: Rows, at: NDArray[np.int64]) -> Rows:
 
 def _numbers(
     path: Path, spec: InputSpec, label: str, limit_rows: int, seed: int
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """(n, *shape) numbers and n class names."""
-    from edgeswarm.agent.encoder import order_of
+) -> tuple[NDArray[np.float32], tuple[str, ...], bool]:
+    """(n, *shape) numbers, n class names, and whether the numbers are bytes where the model wants them from 0 to 1."""
+    from edgeswarm.agent.encoder import in_bytes, order_of
     from edgeswarm.agent.settings import SourceConfig
     from edgeswarm.agent.sources import Pace, labelled_file, open_source
     from edgeswarm.errors import DataError
@@ -119,7 +120,7 @@ def _numbers(
         )
     x, names = labelled_file(settings, path, label, schema, limit_rows=limit_rows, seed=seed)
     order = order_of(schema, spec, str(path))
-    return (x if order is None else x[:, order]).reshape(-1, *spec.shape), names
+    return (x if order is None else x[:, order]).reshape(-1, *spec.shape), names, in_bytes(schema, spec)
 
 
 def _image_settings(path: Path, spec: InputSpec) -> Any:
@@ -147,12 +148,3 @@ def _positions(path: Path, names: tuple[str, ...], labels: tuple[str, ...]) -> N
     if unknown is not None:
         raise DataError(f"{path}: the model knows no class {unknown!r}{did_you_mean(unknown, labels)}")
     return np.array([places[name] for name in names], np.int64)
-
-
-def _holds_bytes(path: Path) -> bool:
-    """Whether x in an npz file are bytes, as images usually are; the readers have looked at the file before."""
-    from numpy.lib import format as npy
-
-    with zipfile.ZipFile(path) as archive, archive.open("x.npy") as file:
-        read_header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-        return bool(read_header(file)[2].itemsize == 1)
