@@ -30,6 +30,8 @@ class Answering(ABC):
     name = ""
     dtype: DTypeLike = np.float32
     """In which answers come."""
+    fresh = False
+    """Whether what `run` gives is new memory each time, which its caller may write to."""
 
     def __init__(self) -> None:
         self.between: Callable[[], None] = _nothing
@@ -98,7 +100,7 @@ class Answering(ABC):
             found = self.run(model, f"{request.loss}.gradient", feeds, ("gradient", "loss"))
             return found["gradient"], found["loss"]
 
-        return train(model.card, request, gradient, self.between, self.dtype)
+        return train(model.card, request, gradient, self.between, self.dtype, self.fresh)
 
     def _forward(self, request: Embed | Predict | Evaluate, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
         model = self._loaded(request.model)

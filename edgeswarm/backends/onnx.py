@@ -37,6 +37,8 @@ MEMORY = ("bad_alloc", "bad allocation", "failed to allocate", "out of memory", 
 class OnnxBackend(Answering):
     """`backends.base.Backend` by onnxruntime. Safe in several threads: a session may run in many at once."""
 
+    fresh = True
+
     def __init__(self, threads: int = 1, providers: Sequence[str] = (CPU,), arena: bool = True) -> None:
         """threads: of one operation.  providers: execution providers, the best first; what the first cannot run the
         next ones do.  arena: keep freed memory for the next step.

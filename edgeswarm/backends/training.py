@@ -25,10 +25,11 @@ def train(
     gradient: Callable[[NDArray[Any], Batch], tuple[Any, Any]],
     between: Callable[[], None],
     dtype: DTypeLike = np.float32,
+    fresh: bool = False,
 ) -> Trained:
     """All steps of the request. gradient: (params (p,), the loss's inputs for one batch) -> (gradient (p,), loss).
 
-    between: called before every step but the first; what it raises ends the epoch.
+    between: called before every step but the first; what it raises ends the epoch.  fresh: see `run`.
     Raises ModelError: rows, picks, moments or vectors that do not fit; a loss or parameters that are not finite.
     """
     spec = loss_of(card, request.loss)
@@ -44,6 +45,7 @@ def train(
         lambda step, params: gradient(params, batch_at(spec, data, request.picks, step)),
         proximal,
         between,
+        fresh=fresh,
     )
     return Trained(params, moments, np.array([float(loss) for loss in losses], dtype))
 
@@ -57,23 +59,27 @@ def run(
     proximal: tuple[float, Any] | None = None,
     between: Callable[[], None] = lambda: None,
     wait: bool = False,
+    fresh: bool = False,
 ) -> tuple[Any, Moments, list[Any]]:
     """Parameters, moments, and the loss before each step.
 
     params: (p,) or (agents, p).  slope: (step, params) -> (gradient like params, loss () or (agents,)).
     proximal: (mu, reference like params): adds mu/2 |params - reference|^2 to the loss (2018, FedProx, 1812.06127).
     wait: look at losses once after the last step, not at each: a device that computes ahead is not made to wait.
-    Raises ModelError: a loss, or what comes out, is not finite. A gradient that is not finite makes the next loss so.
+    fresh: every gradient is an array of its own, which the loop may use up.
+    Raises NotFinite: a loss, or what comes out. A gradient that is not finite makes the next loss so.
     """
     losses: list[Any] = []
     params, moments = params * 1.0, owned(moments)  # the loop writes to its own vectors alone, and makes none per step
     with np.errstate(all="ignore"):  # what is not finite is found below, and is not to be a warning first
-        gradient = params * 0.0 if steps else params
+        room = params * 0.0 if steps and not fresh else params
         for step in range(steps):
             if step:
                 between()
-            found, loss = slope(step, params)
-            gradient[...] = found
+            gradient, loss = slope(step, params)
+            if not fresh:
+                room[...] = gradient
+                gradient = room
             if proximal is not None:
                 mu, reference = proximal
                 drift = params - reference

@@ -129,6 +129,10 @@ def advance(optimiser: Optimiser, params: Any, gradient: Any, moments: Moments) 
         step += params * optimiser.weight_decay
     if optimiser.kind in ("momentum", "nesterov"):
         _momentum(optimiser, step, moments.slots[0])
+        if optimiser.kind == "momentum":  # the common case: one pass over memory less than by way of the gradient
+            _multiplied(step, moments.slots[0], -rate)
+            params += step
+            return Moments(moments.step + 1, moments.slots)
     elif optimiser.kind == "rmsprop":
         _rmsprop(optimiser, step, moments.slots[0])
     elif optimiser.kind == "adam":
@@ -181,13 +185,20 @@ def load(optimiser: Optimiser, state: Mapping[str, Any], like: Any) -> Moments:
 
 
 def _momentum(optimiser: Optimiser, step: Any, momentum: Any) -> None:
-    """step, a gradient, becomes the direction; so in the two that follow."""
+    """step, a gradient, becomes the direction; so in the two that follow. Plain momentum's direction is the slot."""
     momentum *= optimiser.momentum
     momentum += step
-    if optimiser.kind == "momentum":
-        step[...] = momentum
-    else:
+    if optimiser.kind == "nesterov":
         step += momentum * optimiser.momentum
+
+
+def _multiplied(into: Any, values: Any, factor: float) -> None:
+    """into = values * factor, in one pass where NumPy can."""
+    if isinstance(into, np.ndarray):
+        np.multiply(values, factor, out=into)
+    else:
+        into[...] = values
+        into *= factor
 
 
 def _rmsprop(optimiser: Optimiser, step: Any, squares: Any) -> None:

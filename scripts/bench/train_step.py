@@ -260,7 +260,7 @@ def measure(folder: Path, quick: bool) -> dict[str, Any]:
         limit_s = ("2" if name in ("mlp", "lenet5") else "4") if quick else "20"
         figures["step"][name] = child("step", name, files[name], limit_s)
         steps = "20" if name in ("mlp", "lenet5") else "8"
-        runs = [child("train", files[name], steps) for _ in range(2 if quick else 5)]
+        runs = [child("train", files[name], steps) for _ in range(7)]
         torch = child("train_torch", name, json.dumps(shapes[name]), steps)
         figures["memory"][name] = {
             "peak_mib": max(run["peak_mib"] for run in runs),
