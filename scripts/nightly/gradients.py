@@ -16,9 +16,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from edgeswarm.backends.onnx import OnnxBackend
-
 from edgeswarm.backends.base import Gradient
+from edgeswarm.backends.onnx import OnnxBackend
 from edgeswarm.models.file import read, write
 
 MODELS: dict[str, tuple[dict[str, Any], float]] = {
