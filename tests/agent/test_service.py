@@ -174,7 +174,9 @@ def test_kill_at_any_instant_loses_at_most_what_was_configured(broker, node, sit
     a = node(broker.url, source=source)
     rng = random.Random(1)
     epochs = []
-    for _ in range(5):
+    for turn in range(30):  # a slow disk needs more turns for as much progress
+        if turn >= 5 and a.saved()["source_taken"] > 300:
+            break
         a.start()
         a.wait(lambda s: s["notes"].get("samples"))
         until = time.monotonic() + rng.uniform(0.1, 1.9)
@@ -193,7 +195,7 @@ def test_kill_at_any_instant_loses_at_most_what_was_configured(broker, node, sit
         assert kept["strategy"]["samples"] == kept["source_taken"]
     assert epochs == sorted(set(epochs))
     taken = a.saved()["source_taken"]
-    assert taken > 0  # how many depends on the disk
+    assert taken > 300
     a.start()
     a.wait_samples(taken)
     assert f"going on after the {taken} samples" in a.log

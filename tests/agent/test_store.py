@@ -337,7 +337,9 @@ with Store(sys.argv[1]) as store:
 def test_kill_9_at_any_instant_costs_at_most_the_save_under_way(tmp_path):
     rng = random.Random(1)
     begun = 0
-    for _ in range(20):
+    for turn in range(400):  # a slow disk needs more turns for as much progress
+        if turn >= 20 and begun > 20:
+            break
         child = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         begun = int(child.stdout.readline())
@@ -353,4 +355,4 @@ def test_kill_9_at_any_instant_costs_at_most_the_save_under_way(tmp_path):
             continue
         assert set(state["x"]) == {state["x"][0]}  # never a mixture
         assert begun - 1 <= state["x"][0] <= begun
-    assert begun > 1  # how many depends on the disk
+    assert begun > 20
