@@ -19,6 +19,7 @@ from edgeswarm.backends.training import finite, train
 from edgeswarm.errors import ModelError, NotFinite, OutOfMemory
 from edgeswarm.models.card import ModelCard
 from edgeswarm.models.file import Model
+from edgeswarm.models.reference import forward_outputs
 
 Arrays = Mapping[str, NDArray[Any]]
 FORWARD = "forward"
@@ -60,7 +61,7 @@ class Answering(ABC):
                 case Embed():
                     return self._forward(request, ("embedding",))["embedding"]
                 case Predict():
-                    return self._forward(request, outputs_of(self._loaded(request.model).card))
+                    return self._forward(request, tuple(forward_outputs(self._loaded(request.model).card)))
                 case Evaluate():
                     return self._evaluate(request)
                 case _:
@@ -117,14 +118,9 @@ class Answering(ABC):
         return rows.evaluation(card, rows.head_of(card, self._forward(request, wanted), request.head), y)
 
 
-def outputs_of(card: ModelCard) -> tuple[str, ...]:
-    """Outputs of the card's forward graph."""
-    return (*(("logits",) if card.labels else ()), "embedding", *(("aux",) if card.heads else ()))
-
-
 def head_outputs(card: ModelCard, head: int) -> tuple[str, ...]:
     """The output that holds a head's logits. Raises ModelError: the model has no such head."""
-    known = outputs_of(card)
+    known = forward_outputs(card)
     nothing = np.zeros((0, max(1, card.heads), len(card.labels)), np.float32)
     rows.head_of(card, {"logits": nothing, "aux": nothing}, head)
     return ("logits",) if head == -1 else tuple(name for name in known if name == "aux")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeswarm.backends import rows
-from edgeswarm.backends.answering import FORWARD, head_outputs, outputs_of, slope_of
+from edgeswarm.backends.answering import FORWARD, head_outputs, slope_of
 from edgeswarm.backends.base import Embed, Evaluate, Gradient, LocalEpoch, Predict, Request, Slope, Trained
 from edgeswarm.backends.torch import TorchBackend, array, memory_guard
 from edgeswarm.backends.training import moments_of, run
@@ -28,6 +28,7 @@ from edgeswarm.errors import OutOfMemory
 from edgeswarm.maths.optimisers import Moments
 from edgeswarm.models.card import LossSpec, ModelCard
 from edgeswarm.models.file import Model
+from edgeswarm.models.reference import forward_outputs
 
 COPIES = 6
 """Vectors like params that a step holds per agent: parameters, gradient, moments, and the update's temporaries."""
@@ -109,7 +110,7 @@ def kind_of(backend: TorchBackend, request: Request) -> Kind | None:
     count = len(request.x)
     head = request.head if isinstance(request, Evaluate) else -1
     wanted = head_outputs(model.card, head) if isinstance(request, Evaluate) else (
-        ("embedding",) if isinstance(request, Embed) else outputs_of(model.card)
+        ("embedding",) if isinstance(request, Embed) else tuple(forward_outputs(model.card))
     )  # fmt: skip
     each = 4 * model.card.size + model.card.activation_bytes * min(count, rows.CHUNK_ROWS)
     return Kind(("forward", request.model, wanted, count), each, forward_together)
