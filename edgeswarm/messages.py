@@ -24,7 +24,12 @@ SNAPSHOT = -1
 
 
 _count = np.count_nonzero
-_U16, _U32, _F16, _F32 = np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.float16), np.dtype(np.float32)
+_CODES = {
+    name: np.dtype(code)
+    for name, code in {"float32": "f4", "float16": "f2", "int8": "i1", "int4": "u1", "top": "i1"}.items()
+}
+_U8, _U16, _U32 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32)
+_F16, _F32 = np.dtype(np.float16), np.dtype(np.float32)
 
 
 def _require(condition: bool, text: str) -> None:
@@ -141,7 +146,161 @@ class Pull:
     version: int
 
 
-Message = Prototypes | Digest | Pull
+PARTS = ("all", "body", "head", "track")
+"""What a `Weights` message holds: a whole model, its body, its head (`models.card`), or a tracked direction."""
+
+VECTOR_SCHEMES = ("float32", "float16", "int8", "int4", "top")
+SCALE_BLOCK = 256
+"""Numbers that share one scale in the schemes int8, int4 and top."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compressed:
+    """A vector of `size` numbers in fewer bytes; `maths.compress` makes and reads it.
+
+    scheme: one of VECTOR_SCHEMES.  codes: (size,) of that dtype; int8 in -127..127; for int4 two numbers a byte,
+    (ceil(size / 2),) uint8, the lower half first, each -7..7 plus 8; for top (k,) int8, the numbers that travel, all
+    others are 0.  scale: (blocks,) float16 >= 0, one for each SCALE_BLOCK codes; value = scale * code; empty for the
+    float schemes.  places: (k,) uint32 ascending below size, for top alone, else empty.
+    """
+
+    scheme: str
+    size: int
+    codes: NDArray[np.generic]
+    scale: NDArray[np.float16] = field(default_factory=lambda: np.zeros(0, np.float16))
+    places: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+
+    def __post_init__(self) -> None:
+        dtype, count = _CODES.get(self.scheme), self.codes.size
+        if dtype is None:  # texts are made only when wanted: this runs for every message that arrives
+            raise ValueError(f"scheme is one of {', '.join(VECTOR_SCHEMES)}, not {self.scheme!r}")
+        _require(self.size >= 1, "a vector has at least one number")
+        if self.codes.ndim != 1 or self.codes.dtype != dtype:
+            raise ValueError(f"codes of {self.scheme} are (k,) {dtype}")
+        top = self.scheme == "top"
+        expected = self.places.size if top else (self.size + 1) // 2 if self.scheme == "int4" else self.size
+        if count != expected:
+            raise ValueError(f"{count} codes, not {expected}")
+        coded = 0 if dtype.kind == "f" else count if top else self.size
+        _require(self.scale.shape == (-(-coded // SCALE_BLOCK),) and self.scale.dtype == _F16, "scale is (blocks,) f2")
+        _require(self.places.ndim == 1 and self.places.dtype == _U32, "places is (k,) uint32")
+        if self.places.size:
+            _require(top, "only scheme top has places")
+            rising = _count(self.places[1:] > self.places[:-1]) == self.places.size - 1
+            _require(bool(rising) and int(self.places[-1]) < self.size, "places rise, below size")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """A sender's model, or a part of it, whole (a snapshot) or as the difference since one of its versions.
+
+    schema: as in `Prototypes`.  model: first 64 bits of the model's hash; vectors of other models mean something else.
+    part: one of PARTS.  epoch: boot counter.  version: the sender's round, >= 0; (epoch, version) only grows, so a
+    receiver keeps the newest and a message that comes twice or late changes nothing.  base: SNAPSHOT, or the version
+    that `values` is added to.  samples: the sender has learnt from.  age_s: since the round.
+    """
+
+    schema: int
+    model: int
+    part: str
+    epoch: int
+    version: int
+    values: Compressed
+    base: int = SNAPSHOT
+    samples: int = 0
+    age_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise ValueError(f"part is one of {', '.join(PARTS)}, not {self.part!r}")
+        _require(self.epoch >= 0 and self.version >= 0 and self.base >= SNAPSHOT, "versions are not negative")
+        _require(self.base < self.version, "a difference is later than its base")
+
+
+ENCODINGS = ("float32", "uint8", "top2")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a sender's heads say of samples of the public set, for others to learn from.
+
+    schema: as in `Prototypes`.  public: first 64 bits of the public set's hash; it also fixes the order of classes.
+    epoch, version: as in `Weights`.  classes: of the public set.  rows: (n,) uint32 ascending, which samples.
+    encoding float32: shares (n, heads, classes) float32, probabilities.  uint8: the same, uint8 in 1/255.
+    top2: shares (n, heads, 2) uint8, the two largest in 1/255, the larger first, and tops (n, heads, 2) uint8, their
+    classes; tops is (0, 0, 0) for the other encodings.
+    trust: (n,) uint8 in 1/255, how near the sample lies to what the sender has seen (255: no opinion on that).
+    embedding: (n, e) int8 in 1/127 of unit length, or (0, 0).  samples, age_s: as in `Weights`.
+    base: SNAPSHOT, or the version whose predictions these rows replace while its others stay.
+    """
+
+    schema: int
+    public: int
+    epoch: int
+    version: int
+    classes: int
+    rows: NDArray[np.uint32]
+    encoding: str
+    shares: NDArray[np.generic]
+    tops: NDArray[np.uint8]
+    trust: NDArray[np.uint8]
+    embedding: NDArray[np.int8] = field(default_factory=lambda: np.zeros((0, 0), np.int8))
+    samples: int = 0
+    age_s: float = 0.0
+    base: int = SNAPSHOT
+
+    def __post_init__(self) -> None:
+        n = self.rows.size
+        _require(self.rows.ndim == 1 and self.rows.dtype == _U32, "rows is (n,) uint32")
+        _require(_count(self.rows[1:] > self.rows[:-1]) == max(n - 1, 0), "rows ascend")
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding is one of {', '.join(ENCODINGS)}, not {self.encoding!r}")
+        _require(2 <= self.classes <= 256, "2 to 256 classes")
+        dtype = _F32 if self.encoding == "float32" else _U8
+        width = 2 if self.encoding == "top2" else self.classes
+        if self.shares.ndim != 3 or self.shares.shape[::2] != (n, width) or self.shares.dtype != dtype:
+            raise ValueError(f"shares is (n, heads, {width}) {dtype}")
+        _require(self.shares.shape[1] >= 1, "shares is for one head or more")
+        tops = self.shares.shape if self.encoding == "top2" else (0, 0, 0)
+        _require(self.tops.shape == tops and self.tops.dtype == _U8, "tops is shaped as shares, or (0, 0, 0), uint8")
+        _require(not self.tops.size or int(self.tops.max()) < self.classes, "a top is no class")
+        _require(self.trust.shape == (n,) and self.trust.dtype == np.uint8, "trust is (n,) uint8")
+        _require(self.embedding.ndim == 2 and self.embedding.dtype == np.int8, "embedding is (n, e) int8")
+        _require(len(self.embedding) in (0, n), "embedding is (n, e) or (0, 0)")
+        _require(self.epoch >= 0 and self.version >= 0 and self.base >= SNAPSHOT, "versions are not negative")
+        _require(self.base < self.version, "a difference is later than its base")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bids:
+    """What a receiver has already: nobody need send a prediction that is no surer than this.
+
+    public, epoch, version: as in `Predictions`.  floors: (n,) uint8 in 1/255, for each sample of the public set the
+    confidence of the best teacher known, 0 for none.
+    """
+
+    schema: int
+    public: int
+    epoch: int
+    version: int
+    floors: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        _require(self.floors.ndim == 1 and self.floors.dtype == np.uint8 and self.floors.size > 0, "floors is (n,) u1")
+        _require(self.epoch >= 0 and self.version >= 0, "versions are not negative")
+
+
+Message = Prototypes | Digest | Pull | Weights | Predictions | Bids
+
+
+def array_bytes(message: Message | Packed | Compressed) -> int:
+    """Memory that the arrays of `message` take."""
+    held = [getattr(message, name) for name in message.__slots__]
+    return sum(
+        each.nbytes if isinstance(each, np.ndarray) else array_bytes(each)
+        for each in held
+        if isinstance(each, (np.ndarray, Packed, Compressed))
+    )
 
 
 PRESENCE_STATES = ("ready", "sleeping", "disconnected", "lost")

@@ -199,7 +199,7 @@ def _kmeans(x: _Floats, w: _Floats, k: int, rng: np.random.Generator) -> _Ints:
     x = x - w @ x / w.sum()
     x = x / max(float(np.abs(x).max(initial=0.0)), 1e-300)
     squares = np.einsum("ij,ij->i", x, x)
-    centres = x[_plus_plus(x, squares, w, k, rng)]
+    centres = x[plus_plus(x, squares, w, k, rng)]
     assign = np.full(n, -1, np.int64)
     for _ in range(ROUNDS_MAX):
         d2 = _to_centres(x, squares, centres)
@@ -245,7 +245,7 @@ def _exchange(x: _Floats, squares: _Floats, w: _Floats, assign: _Ints, k: int) -
     return assign
 
 
-def _plus_plus(x: _Floats, squares: _Floats, w: _Floats, k: int, rng: np.random.Generator) -> _Ints:
+def plus_plus(x: _Floats, squares: _Floats, w: _Floats, k: int, rng: np.random.Generator) -> _Ints:
     """Indices of k starting points (Arthur & Vassilvitskii 2007): each the best of a few drawn by mass * distance^2."""
     trials = 2 + int(np.log(k))
     chosen = [int(rng.choice(len(x), p=w / w.sum()))]

@@ -33,6 +33,8 @@ class Optimiser:
 
     schedule: one of SCHEDULES; warmup: steps of linear rise before it; step divides the rate by `drop` at each of
     `milestones`, cosine falls to 0 at `horizon`. Milestones and horizon count all steps, those of the warmup too.
+    ahead: steps that the schedule has behind it and the optimiser does not remember, since it began anew in the midst
+    of it (adam's bias correction counts its own steps).
 
     Raises ValueError, in one line, for a setting out of its range.
     """
@@ -49,6 +51,7 @@ class Optimiser:
     milestones: tuple[int, ...] = ()
     drop: float = 10.0
     horizon: int = 0
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -90,6 +93,7 @@ def rate_at(optimiser: Optimiser, step: int) -> float:
     Warmup rises linearly to `rate` (torch's LinearLR); step is torch's MultiStepLR, cosine CosineAnnealingLR down to 0;
     inverse_sqrt falls as 1/sqrt(steps) from the end of the warmup on (1706.03762, equation 3).
     """
+    step += optimiser.ahead
     number = step + 1
     if number <= optimiser.warmup:
         return optimiser.rate * (number / optimiser.warmup)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 FORMAT = 1
@@ -112,12 +113,12 @@ class ModelCard:
     normalised: bool = False
     """Whether embeddings are scaled to length 1 by the graph itself."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Numbers in the vector."""
         return sum(parameter.size for parameter in self.parameters)
 
-    @property
+    @cached_property
     def body_size(self) -> int:
         """Numbers of the body, which come first."""
         return sum(parameter.size for parameter in self.parameters if parameter.part == BODY)

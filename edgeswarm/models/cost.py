@@ -10,8 +10,9 @@ Estimates are for choosing a model and a board; `edgeswarm model check` on the b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log
 
+from edgeswarm.messages import SCALE_BLOCK, VECTOR_SCHEMES
 from edgeswarm.models.card import ModelCard
 
 PACKET_BYTES = 120_000
@@ -19,10 +20,8 @@ PACKET_BYTES = 120_000
 ENVELOPE_BYTES = 256
 """Taken by topic, properties and envelope in each packet, rounded up."""
 
-BLOCK = 1024
-"""Numbers that share one float32 scale when they are sent as int8 or int4."""
-TOP_K_SHARE = 0.01
-"""Part of the numbers sent as top-k: the largest ones, each a float16 and a 16-bit distance to the one before."""
+TOP_SHARE = 0.1
+"""Part of the numbers sent with scheme top, unless the method's setting says another."""
 
 PARTS_OF_A_STEP = 3
 """Forward passes that a training step is worth."""
@@ -66,24 +65,27 @@ class Cost:
     inference_bytes: int
 
 
-def exchange(size: int, packet_bytes: int = PACKET_BYTES) -> list[Exchange]:
-    """Bytes and MQTT packets that a vector of `size` numbers takes, by scheme. size 0: an empty list.
+def vector_bytes(size: int, scheme: str, share: float = TOP_SHARE) -> int:
+    """What `size` numbers take as `messages.Compressed`: codes, a float16 scale for each SCALE_BLOCK of them, places.
 
-    int8 and int4 carry a float32 scale for each BLOCK numbers; top-k sends TOP_K_SHARE of them.
+    share: of the numbers that travel with scheme top; the gap between two of them takes one byte, or two where they are
+    so rare that some gap is likely to be above 255.
     """
+    kept = max(1, round(share * size)) if scheme == "top" else size
+    codes = {"float32": 4 * size, "float16": 2 * size, "int4": ceil(size / 2)}.get(scheme, kept)
+    scales = 0 if scheme in ("float32", "float16") else 2 * ceil(kept / SCALE_BLOCK)
+    gap_bytes = 1 if log(kept + 1) / share < 256 else 2
+    return codes + scales + (5 + (kept - 1) * gap_bytes if scheme == "top" else 0)
+
+
+def exchange(size: int, packet_bytes: int = PACKET_BYTES) -> list[Exchange]:
+    """Bytes and MQTT packets that a vector of `size` numbers takes, by scheme. size 0: an empty list."""
     if size == 0:
         return []
-    scales = 4 * ceil(size / BLOCK)
-    kept = max(1, ceil(size * TOP_K_SHARE))
-    sizes = {
-        "float32": 4 * size,
-        "float16": 2 * size,
-        "int8": size + scales,
-        "int4": ceil(size / 2) + scales,
-        "top-k 1 %": 4 * kept,
-    }
     room = packet_bytes - ENVELOPE_BYTES
-    return [Exchange(scheme, bytes_, ceil(bytes_ / room)) for scheme, bytes_ in sizes.items()]
+    sizes = {scheme: vector_bytes(size, scheme) for scheme in VECTOR_SCHEMES}
+    named = {f"top {TOP_SHARE:.0%}" if scheme == "top" else scheme: found for scheme, found in sizes.items()}
+    return [Exchange(scheme, found, ceil(found / room)) for scheme, found in named.items()]
 
 
 def cost(card: ModelCard, speed: Speed, batch: int, slots: int = 1) -> Cost:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from edgeswarm.maths.compress import compress
+from edgeswarm.messages import VECTOR_SCHEMES, Weights
 from edgeswarm.models.card import BODY, InputSpec, ModelCard, Parameter
-from edgeswarm.models.cost import BLOCK, ENVELOPE_BYTES, PACKET_BYTES, Speed, cost, exchange
+from edgeswarm.models.cost import ENVELOPE_BYTES, PACKET_BYTES, Speed, cost, exchange, vector_bytes
+from edgeswarm.wire.codec import encode
 
 
 def card(size: int, flops: int = 1_000_000, activation_bytes: int = 10_000) -> ModelCard:
@@ -21,13 +25,23 @@ def test_bytes_of_an_exchange_by_hand() -> None:
     sizes = {each.scheme: each.size_bytes for each in exchange(61_706)}
     assert sizes["float32"] == 246_824
     assert sizes["float16"] == 123_412
-    assert sizes["int8"] == 61_706 + 4 * 61
-    assert sizes["int4"] == 30_853 + 4 * 61
-    assert sizes["top-k 1 %"] == 4 * 618
+    assert sizes["int8"] == 61_706 + 2 * 242
+    assert sizes["int4"] == 30_853 + 2 * 242
+    assert sizes["top 10%"] == 6_171 + 2 * 25 + 5 + 6_170
     assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
 
 
-@pytest.mark.parametrize("size", [1, 2, BLOCK, BLOCK + 1, 1_000_000])
+@pytest.mark.parametrize("scheme", VECTOR_SCHEMES)
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 10_001])
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_a_vector_takes_so_many_bytes_on_the_wire(scheme: str, size: int, share: float) -> None:
+    """Beside them there is a head of the message, the same for all."""
+    vector = np.random.default_rng(1).standard_normal(size).astype(np.float32)
+    data = encode(Weights(2**63, 2**63, "all", 1, 1, compress(vector, scheme, share)))
+    assert 0 <= len(data) - vector_bytes(size, scheme, share) <= 80
+
+
+@pytest.mark.parametrize("size", [1, 2, 256, 257, 1_000_000])
 def test_messages_hold_what_they_must(size: int) -> None:
     room = PACKET_BYTES - ENVELOPE_BYTES
     for each in exchange(size):
