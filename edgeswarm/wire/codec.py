@@ -7,6 +7,7 @@ from a peer give a message or one `WireError`; any other exception out of `decod
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -14,13 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.errors import WireError
-from edgeswarm.messages import SCHEMES, SNAPSHOT, Array, Digest, Message, Packed, Prototypes, Pull
-from edgeswarm.wire import columns
+from edgeswarm.messages import (
+    SCHEMES,
+    SNAPSHOT,
+    Array,
+    Bids,
+    Digest,
+    Message,
+    Packed,
+    Predictions,
+    Prototypes,
+    Pull,
+    Weights,
+)
+from edgeswarm.wire import columns, sharing
 from edgeswarm.wire.envelope import (
     DEFAULT_LIMITS,
+    KIND_BIDS,
     KIND_DIGEST,
+    KIND_PREDICTIONS,
     KIND_PROTOTYPES,
     KIND_PULL,
+    KIND_WEIGHTS,
     MOST_EPOCH,
     MOST_FLOAT32,
     MOST_SAMPLES,
@@ -35,8 +51,17 @@ from edgeswarm.wire.envelope import (
     whole,
 )
 
-KINDS = (KIND_PROTOTYPES, KIND_DIGEST, KIND_PULL)
-_FIELDS = {KIND_PROTOTYPES: 18, KIND_DIGEST: 6, KIND_PULL: 3}
+_FIELDS = {
+    KIND_PROTOTYPES: 18,
+    KIND_DIGEST: 6,
+    KIND_PULL: 3,
+    KIND_WEIGHTS: sharing.WEIGHTS_FIELDS,
+    KIND_PREDICTIONS: sharing.PREDICTIONS_FIELDS,
+    KIND_BIDS: sharing.BIDS_FIELDS,
+}
+KINDS = tuple(_FIELDS)
+LONG_KINDS = (KIND_WEIGHTS, KIND_PREDICTIONS, KIND_BIDS)
+"""Kinds that may have `Limits.max_long_bytes`, and travel in chunks where a packet is too small for them."""
 _CODE = (columns.F32, columns.F16, np.dtype("i1"))
 """Element of `codes` for each of SCHEMES; its place there is the number on the wire."""
 _INT8 = SCHEMES.index("int8")
@@ -50,12 +75,12 @@ def encode(message: Message) -> bytes:
     Raises:  ValueError: a peer with the default limits would refuse it whatever its size (a number out of range or not
              finite, an unusable class name, more prototypes, features or classes than the limits).
     """
+    kind, body = _BODIES[type(message)]
     try:
-        if isinstance(message, Prototypes):
-            return frame(KIND_PROTOTYPES, _prototypes_body(message), float_bytes=4)
-        if isinstance(message, Digest):
-            return frame(KIND_DIGEST, _digest_body(message), float_bytes=4)
-        return frame(KIND_PULL, _pull_body(message), float_bytes=4)
+        data = frame(kind, body(message), float_bytes=4)
+        if kind in LONG_KINDS and len(data) > DEFAULT_LIMITS.max_long_bytes:
+            refuse("too_large", f"{len(data)} bytes, limit is {DEFAULT_LIMITS.max_long_bytes}")
+        return data
     except WireError as error:
         raise ValueError(f"no peer would take this message: {error}") from None
 
@@ -65,13 +90,16 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
 
     Arrays of the answer may be read-only views of the received bytes; ids and removed ids are ascending.
     """
-    text = limits.max_classes * (limits.max_name_bytes + 1)
-    kind, body = unframe(data, KINDS, _FIELDS[KIND_PROTOTYPES], limits.max_bytes, text)
+    long = len(data) > 2 and data[2] in LONG_KINDS
+    most = limits.max_long_bytes if long else limits.max_bytes
+    text = 0 if long else limits.max_classes * (limits.max_name_bytes + 1)
+    kind, body = unframe(data, KINDS, _FIELDS[KIND_PROTOTYPES], most, text)
     if len(body) != _FIELDS[kind]:
         refuse("malformed", f"kind {kind} has {_FIELDS[kind]} fields, not {len(body)}")
-    if kind == KIND_PROTOTYPES:
-        return _prototypes(body, limits)
-    return _digest(body) if kind == KIND_DIGEST else _pull(body)
+    try:
+        return _READERS[kind](body, limits)
+    except ValueError as error:  # what remains of the checks in messages.py
+        raise WireError("bad_value", str(error)) from None
 
 
 def size_bytes(message: Message) -> int:
@@ -172,26 +200,23 @@ def _prototypes(body: list[Any], limits: Limits) -> Prototypes:
     classes = _classes(names, limits)
     if span == 0 and removed:
         refuse("bad_value", "a snapshot removes nothing")
-    try:
-        return Prototypes(
-            schema=schema,
-            epoch=epoch,
-            version=version,
-            base=version - span if span else SNAPSHOT,
-            classes=classes,
-            ids=columns.unpack_ids(ids, "ids"),
-            vectors=_vectors(scheme, k, d, codes, scales, bool(k or summary)),
-            labels=columns.unpack_labels(labels, k),
-            counts=columns.unpack_counts(counts, k),
-            removed=columns.unpack_ids(removed, "removed"),
-            samples=samples,
-            age_s=age_s,
-            part=part,
-            parts=parts,
-            summary=columns.unpack_summary(summary, len(classes), d),
-        )
-    except ValueError as error:  # what remains of the checks in messages.py
-        raise WireError("bad_value", str(error)) from None
+    return Prototypes(
+        schema=schema,
+        epoch=epoch,
+        version=version,
+        base=version - span if span else SNAPSHOT,
+        classes=classes,
+        ids=columns.unpack_ids(ids, "ids"),
+        vectors=_vectors(scheme, k, d, codes, scales, bool(k or summary)),
+        labels=columns.unpack_labels(labels, k),
+        counts=columns.unpack_counts(counts, k),
+        removed=columns.unpack_ids(removed, "removed"),
+        samples=samples,
+        age_s=age_s,
+        part=part,
+        parts=parts,
+        summary=columns.unpack_summary(summary, len(classes), d),
+    )
 
 
 def _vectors(scheme: int, k: int, d: int, codes: bytes, scales: bytes, scaled: bool) -> Packed:
@@ -289,7 +314,7 @@ def _checked_digest(body: list[Any]) -> list[Any]:
     return body
 
 
-def _digest(body: list[Any]) -> Digest:
+def _digest(body: list[Any], limits: Limits) -> Digest:
     return Digest(*_checked_digest(body))
 
 
@@ -305,5 +330,23 @@ def _checked_pull(body: list[Any]) -> list[Any]:
     return body
 
 
-def _pull(body: list[Any]) -> Pull:
+def _pull(body: list[Any], limits: Limits) -> Pull:
     return Pull(*_checked_pull(body))
+
+
+_BODIES: dict[type, tuple[int, Callable[[Any], list[Any]]]] = {
+    Prototypes: (KIND_PROTOTYPES, _prototypes_body),
+    Digest: (KIND_DIGEST, _digest_body),
+    Pull: (KIND_PULL, _pull_body),
+    Weights: (KIND_WEIGHTS, sharing.weights_body),
+    Predictions: (KIND_PREDICTIONS, sharing.predictions_body),
+    Bids: (KIND_BIDS, sharing.bids_body),
+}
+_READERS: dict[int, Callable[[list[Any], Limits], Message]] = {
+    KIND_PROTOTYPES: _prototypes,
+    KIND_DIGEST: _digest,
+    KIND_PULL: _pull,
+    KIND_WEIGHTS: sharing.weights,
+    KIND_PREDICTIONS: sharing.predictions,
+    KIND_BIDS: sharing.bids,
+}

@@ -28,6 +28,10 @@ KIND_DIGEST = 2
 KIND_PULL = 3
 KIND_PRESENCE = 4
 KIND_REPORT = 5
+KIND_WEIGHTS = 6
+KIND_PREDICTIONS = 7
+KIND_BIDS = 8
+KIND_CHUNK = 9
 
 REASONS = (
     "too_large",
@@ -61,7 +65,10 @@ class Limits:
     """What a receiver is ready to hold. Checked before arrays are made.
 
     max_bytes: whole message.  max_prototypes: ids in one message, and likewise removed ids.  max_dimensions: features.
-    max_classes: class names.  max_name_bytes: one class name in UTF-8.  max_parts: messages one set is cut into.
+    max_classes: class names.  max_name_bytes: one class name in UTF-8.  max_parts: messages one set is cut into, and
+    chunks of a long message.
+    max_long_bytes: whole message of the kinds that may be long: weights, predictions, bids.  max_numbers: in a vector.
+    max_public: samples of a public set.  max_heads: whose predictions come in one message.
     """
 
     max_bytes: int = 262_144
@@ -70,6 +77,10 @@ class Limits:
     max_classes: int = 256
     max_name_bytes: int = 64
     max_parts: int = 256
+    max_long_bytes: int = 2**24 + 2**16
+    max_numbers: int = 2**22
+    max_public: int = 65_536
+    max_heads: int = 32
 
 
 DEFAULT_LIMITS = Limits()

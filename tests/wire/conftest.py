@@ -9,7 +9,21 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeswarm.messages import SNAPSHOT, Digest, Packed, Prototypes, Pull
+from edgeswarm.messages import (
+    ENCODINGS,
+    PARTS,
+    SCALE_BLOCK,
+    SNAPSHOT,
+    VECTOR_SCHEMES,
+    Bids,
+    Compressed,
+    Digest,
+    Packed,
+    Predictions,
+    Prototypes,
+    Pull,
+    Weights,
+)
 from edgeswarm.wire.codec import in_id_order
 
 
@@ -17,6 +31,10 @@ def equal(a: Any, b: Any) -> bool:
     """Whether two messages say the same, rows of prototypes in any order."""
     if type(a) is not type(b):
         return False
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, Weights | Predictions | Bids | Compressed):
+        return all(equal(getattr(a, name), getattr(b, name)) for name in a.__slots__)
     if not isinstance(a, Prototypes):
         return bool(a == b)
     a, b = in_id_order(a), in_id_order(b)
@@ -112,7 +130,97 @@ DIGESTS = st.builds(Digest, SCHEMAS, EPOCHS, st.integers(0, 2**40 - 1), SAMPLES,
 PULLS = st.builds(Pull, SCHEMAS, EPOCHS, st.integers(-1, 2**40 - 1))
 
 
+VERSIONS = st.integers(0, 2**40 - 1)
+HALVES = st.floats(0, 65_504, width=16).map(abs)  # there is no scale of -0.0
+BYTES = st.integers(0, 255)
+
+
+@st.composite
+def compressed(draw: Any, most: int = 600) -> Compressed:
+    """A vector of up to `most` numbers in any scheme."""
+    scheme, size = draw(st.sampled_from(VECTOR_SCHEMES)), draw(st.integers(1, most))
+    if scheme in ("float32", "float16"):
+        elements = st.floats(width=32 if scheme == "float32" else 16, allow_nan=False, allow_infinity=False)
+        return Compressed(scheme, size, draw(hnp.arrays(scheme, size, elements=elements)))
+    places = np.zeros(0, np.uint32)
+    if scheme == "int4":
+        halves = hnp.arrays(np.uint8, (size + 1) // 2, elements=st.integers(1, 15))
+        codes, coded = draw(halves) | (draw(halves) << 4), size
+    else:
+        if scheme == "top":
+            size = draw(st.sampled_from((most, 70_000, 2**22)))
+            places = np.sort(draw(ids(40).map(lambda chosen: np.unique(chosen % size)))).astype(np.uint32)
+        coded = places.size if scheme == "top" else size
+        codes = draw(hnp.arrays(np.int8, coded, elements=st.integers(-127, 127)))
+    scale = draw(hnp.arrays(np.float16, -(-coded // SCALE_BLOCK), elements=HALVES))
+    return Compressed(scheme, size, codes, scale, places)
+
+
+@st.composite
+def weights(draw: Any) -> Weights:
+    """Any model, or difference between two."""
+    version = draw(VERSIONS)
+    base = draw(st.one_of(st.just(SNAPSHOT), st.integers(0, version - 1))) if version else SNAPSHOT
+    part, values = draw(st.sampled_from(PARTS)), draw(compressed())
+    return Weights(draw(SCHEMAS), draw(SCHEMAS), part, draw(EPOCHS), version, values, base, draw(SAMPLES), draw(AGES))
+
+
+@st.composite
+def predictions(draw: Any, most: int = 12) -> Predictions:
+    """Predictions of up to `most` rows, all of the first or some of many."""
+    encoding, n, heads = draw(st.sampled_from(ENCODINGS)), draw(st.integers(0, most)), draw(st.integers(1, 4))
+    classes = draw(st.one_of(st.integers(2, 20), st.just(256)))
+    version = draw(VERSIONS)
+    rows = draw(
+        st.one_of(
+            st.just(np.arange(n)), st.lists(st.integers(0, 65_535), min_size=n, max_size=n, unique=True).map(sorted)
+        )
+    )
+    tops: Any = np.zeros((0, 0, 0), np.uint8)
+    if encoding == "top2":
+        shares = np.sort(draw(hnp.arrays(np.uint8, (n, heads, 2), elements=BYTES)), axis=2)[..., ::-1]
+        first = draw(hnp.arrays(np.uint8, (n, heads), elements=st.integers(0, classes - 1)))
+        step = draw(hnp.arrays(np.uint8, (n, heads), elements=st.integers(1, classes - 1)))
+        tops = np.stack([first, (first.astype(int) + step) % classes], axis=2).astype(np.uint8)
+    elif encoding == "uint8":
+        shares = draw(hnp.arrays(np.uint8, (n, heads, classes), elements=BYTES))
+    else:
+        shares = draw(hnp.arrays(np.float32, (n, heads, classes), elements=st.floats(0, 1, width=32)))
+    trust = draw(st.one_of(st.just(np.full(n, 255, np.uint8)), hnp.arrays(np.uint8, n, elements=BYTES)))
+    width = draw(st.integers(0, 5)) if n else 0
+    return Predictions(
+        schema=draw(SCHEMAS),
+        public=draw(SCHEMAS),
+        epoch=draw(EPOCHS),
+        version=version,
+        base=draw(st.integers(SNAPSHOT, version - 1)),
+        classes=classes,
+        rows=np.array(rows, np.uint32),
+        encoding=encoding,
+        shares=shares,
+        tops=tops,
+        trust=trust,
+        embedding=draw(hnp.arrays(np.int8, (n if width else 0, width), elements=st.integers(-127, 127))),
+        samples=draw(SAMPLES),
+        age_s=draw(AGES),
+    )
+
+
+FLOORS = st.one_of(
+    hnp.arrays(np.uint8, st.integers(1, 80), elements=BYTES),
+    hnp.arrays(np.uint8, st.integers(1, 80), elements=st.integers(0, 15).map(lambda number: 17 * number)),
+    hnp.arrays(np.uint8, st.sampled_from((1, 300, 65_536)), elements=BYTES, fill=st.just(0)),
+    hnp.arrays(np.uint8, 300, elements=st.sampled_from((0, 17, 255)), fill=st.just(0)),
+)
+BIDS = st.builds(Bids, SCHEMAS, SCHEMAS, EPOCHS, VERSIONS, FLOORS)
+
+
 @pytest.fixture(scope="session")
 def draws() -> Any:
     """Strategies by name, for `data.draw`."""
-    return {"prototypes": prototypes, "message": st.one_of(prototypes(), DIGESTS, PULLS)}
+    sharing = st.one_of(weights(), predictions(), BIDS)
+    return {
+        "prototypes": prototypes,
+        "message": st.one_of(prototypes(), DIGESTS, PULLS, weights(), predictions(), BIDS),
+        "sharing": sharing,
+    }

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edgeswarm.errors import WireError
-from edgeswarm.messages import Digest, Packed, Presence, Prototypes, Pull
-from edgeswarm.wire import codec, status
+from edgeswarm.messages import Bids, Compressed, Digest, Packed, Predictions, Presence, Prototypes, Pull, Weights
+from edgeswarm.wire import chunks, codec, status
 from edgeswarm.wire.envelope import REASONS, WIRE_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +31,23 @@ def meant(fields: dict[str, Any]) -> Any:
         return fields
     if kind == "presence":
         return Presence(**fields)
-    fields["schema"] = int(fields["schema"])
-    if kind != "prototypes":
+    if kind == "chunk":
+        fields["number"] = tuple(fields["number"])
+        fields |= {name: bytes.fromhex(fields[name]) for name in ("digest", "data")}
+        return chunks.Chunk(**fields)
+    fields |= {name: int(fields[name]) for name in fields.keys() & {"schema", "model", "public"}}
+    if kind in ("digest", "pull"):
         return {"digest": Digest, "pull": Pull}[kind](**fields)
+    if kind == "bids":
+        return Bids(**fields | {"floors": np.array(fields["floors"], np.uint8)})
+    if kind == "weights":
+        values = fields["values"]
+        code = {"float32": "f4", "float16": "f2", "int4": "u1"}.get(values["scheme"], "i1")
+        types = {"codes": code, "scale": "f2", "places": "u4"}
+        arrays = {name: np.array(values[name], dtype) for name, dtype in types.items()}
+        return Weights(**fields | {"values": Compressed(**values | arrays)})
+    if kind == "predictions":
+        return _predictions(fields)
     packed = fields["vectors"]
     scale = np.array(packed["scale"], np.float32)
     codes = np.array(packed["codes"], packed["scheme"]).reshape(len(fields["ids"]), scale.size)
@@ -45,14 +59,34 @@ def meant(fields: dict[str, Any]) -> Any:
     return Prototypes(**fields | arrays | {"vectors": vectors, "summary": summary})
 
 
+def _predictions(fields: dict[str, Any]) -> Predictions:
+    """Lists as arrays; an empty list has lost its shape."""
+    n = len(fields["rows"])
+    shape = (n, -1, 2 if fields["encoding"] == "top2" else fields["classes"])
+    share = np.float32 if fields["encoding"] == "float32" else np.uint8
+    shares = np.array(fields["shares"], share).reshape(shape if n else (0, 1, shape[2]))
+    tops = np.array(fields["tops"], np.uint8).reshape(shares.shape if fields["encoding"] == "top2" else (0, 0, 0))
+    embedding = np.array(fields["embedding"], np.int8)
+    arrays = {
+        "rows": np.array(fields["rows"], np.uint32),
+        "trust": np.array(fields["trust"], np.uint8),
+        "embedding": embedding if embedding.size else np.zeros((0, 0), np.int8),
+    }
+    return Predictions(**fields | arrays | {"shares": shares, "tops": tops})
+
+
 def read(message: Any, data: bytes) -> Any:
     """`data` through the reader of its kind."""
+    if isinstance(message, chunks.Chunk):
+        return chunks.read(data)
     if isinstance(message, Presence):
         return status.decode_presence(message.node, data)
     return status.decode_report(data) if isinstance(message, dict) else codec.decode(data)
 
 
 def write(message: Any) -> bytes:
+    if isinstance(message, chunks.Chunk):
+        return chunks.write(message)
     if isinstance(message, Presence):
         return status.encode_presence(message)
     return status.encode_report(message) if isinstance(message, dict) else codec.encode(message)
@@ -95,7 +129,7 @@ def test_every_byte_changed(entry: dict[str, Any]) -> None:
 def test_refused_with_its_reason(entry: dict[str, Any]) -> None:
     data = bytes(entry["zeros"]) if "zeros" in entry else (GOLDEN / entry["file"]).read_bytes()
     with pytest.raises(WireError) as caught:
-        codec.decode(data)
+        (chunks.read if chunks.is_chunk(data) else codec.decode)(data)
     assert caught.value.reason == entry["reason"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,26 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeswarm.errors import ConfigError
-from edgeswarm.messages import EVERYONE, SNAPSHOT, Digest, Message, Packed, Prototypes, Pull
+from edgeswarm.messages import (
+    EVERYONE,
+    PARTS,
+    SNAPSHOT,
+    Bids,
+    Compressed,
+    Digest,
+    Message,
+    Packed,
+    Predictions,
+    Prototypes,
+    Pull,
+    Weights,
+)
 from edgeswarm.wire import topics
-from edgeswarm.wire.topics import Parsed, is_name, parse, route, subscriptions, valid_name
+from edgeswarm.wire.topics import Parsed, is_name, listen_filters, parse, route, subscriptions, valid_name
 
-# ops: %u is the sender's name, proven by its certificate. The same lines stand in docs/wire.md.
-ACL_WRITE = (
-    "edgeswarm/v1/+/%u/state",
-    "edgeswarm/v1/+/%u/info",
-    "edgeswarm/v1/+/%u/proto/+",
-    "edgeswarm/v1/+/%u/health",
-    "edgeswarm/v1/+/all/%u/+",
-    "edgeswarm/v1/+/+/inbox/%u/+",
-)
-ACL_READ = (
-    "edgeswarm/v1/+/+/state",
-    "edgeswarm/v1/+/+/info",
-    "edgeswarm/v1/+/+/proto/+",
-    "edgeswarm/v1/+/all/+/+",
-    "edgeswarm/v1/+/%u/inbox/+/+",
-)
+# %u is the sender's name, proven by its certificate.
+DOCUMENTED = (Path(__file__).resolve().parents[2] / "docs" / "wire.md").read_text("utf-8")
+ACL_WRITE = tuple(re.findall(r"pattern write (\S+)", DOCUMENTED))
+ACL_READ = tuple(re.findall(r"pattern read (\S+)", DOCUMENTED))
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True).filter(lambda name: name != EVERYONE)
 
 
@@ -49,6 +51,16 @@ def prototypes(base: int, part: int = 0) -> Prototypes:
     return Prototypes(1, 1, 9, base, (), vectors=packed, part=part, parts=part + 1, **empty)
 
 
+def weights(part: str, base: int = SNAPSHOT) -> Weights:
+    return Weights(1, 2, part, 1, 9, Compressed("float32", 1, np.zeros(1, np.float32)), base)
+
+
+def predictions(base: int = SNAPSHOT) -> Predictions:
+    shares, none = np.zeros((0, 1, 2), np.uint8), np.zeros((0, 0, 0), np.uint8)
+    return Predictions(1, 2, 1, 9, 2, np.zeros(0, np.uint32), "uint8", shares, none, np.zeros(0, np.uint8), base=base)
+
+
+BIDS = Bids(1, 2, 1, 9, np.zeros(3, np.uint8))
 ROUTES: list[tuple[Message, str, str, tuple[int, bool, int | None]]] = [
     (prototypes(SNAPSHOT), EVERYONE, "edgeswarm/v1/lab/pi-1/proto/power", (1, True, 3600)),
     (prototypes(SNAPSHOT, 12), EVERYONE, "edgeswarm/v1/lab/pi-1/proto/power_12", (1, True, 3600)),
@@ -59,6 +71,16 @@ ROUTES: list[tuple[Message, str, str, tuple[int, bool, int | None]]] = [
     (Digest(1, 1, 9, 0, 0), EVERYONE, "edgeswarm/v1/lab/all/pi-1/digest", (0, False, 60)),
     (Digest(1, 1, 9, 0, 0), "pi-2", "edgeswarm/v1/lab/pi-2/inbox/pi-1/digest", (0, False, 60)),
     (Pull(1, 1, 9), "pi-2", "edgeswarm/v1/lab/pi-2/inbox/pi-1/pull", (1, False, 60)),
+    (weights("all"), EVERYONE, "edgeswarm/v1/lab/pi-1/model/all/power", (1, True, 3600)),
+    (weights("track"), EVERYONE, "edgeswarm/v1/lab/pi-1/model/track/power", (1, True, 3600)),
+    (weights("body", 4), EVERYONE, "edgeswarm/v1/lab/pi-1/diff/body/power", (1, False, 60)),
+    (weights("head"), "pi-2", "edgeswarm/v1/lab/pi-2/inbox/pi-1/model", (1, False, 60)),
+    (weights("head", 4), "pi-2", "edgeswarm/v1/lab/pi-2/inbox/pi-1/model", (1, False, 60)),
+    (predictions(), EVERYONE, "edgeswarm/v1/lab/pi-1/public/power", (1, True, 3600)),
+    (predictions(4), EVERYONE, "edgeswarm/v1/lab/pi-1/diff/public/power", (1, False, 60)),
+    (predictions(), "pi-2", "edgeswarm/v1/lab/pi-2/inbox/pi-1/public", (1, False, 60)),
+    (BIDS, EVERYONE, "edgeswarm/v1/lab/pi-1/bids/power", (1, True, 3600)),
+    (BIDS, "pi-2", "edgeswarm/v1/lab/pi-2/inbox/pi-1/bids", (1, False, 60)),
 ]
 
 
@@ -69,6 +91,8 @@ def test_routes(message: Message, to: str, topic: str, how: tuple[int, bool, int
     parsed = parse(topic)
     assert parsed is not None and (parsed.site, parsed.node, parsed.to) == ("lab", "pi-1", to)
     assert got.expiry_s is not None or got.retain, "a message that is not retained expires"
+    assert got.retain == (got.expiry_s == 3600)
+    assert topics.expiry_s(parsed) == got.expiry_s
 
 
 @pytest.mark.parametrize(("message", "to", "topic", "how"), ROUTES, ids=[r[2].split("lab/")[1] for r in ROUTES])
@@ -76,8 +100,12 @@ def test_only_its_sender_may_write_and_the_right_nodes_hear(message: Message, to
     def may(rules: tuple[str, ...], node: str) -> bool:
         return any(matches(rule, topic, node) for rule in rules)
 
+    channels = (*PARTS, "public", "bids")
+
     def hears(node: str) -> bool:
-        return may(ACL_READ, node) and any(matches(f, topic) for f, _ in subscriptions("lab", node, "power"))
+        listened = [filter_ for channel in channels for filter_ in listen_filters("lab", "power", "pi-1", channel)]
+        filters = [*subscriptions("lab", node, "power"), *listened]
+        return may(ACL_READ, node) and any(matches(f, topic) for f, _ in filters)
 
     assert [name for name in ("pi-1", "pi-2", "pi-3") if may(ACL_WRITE, name)] == ["pi-1"]
     assert [name for name in ("pi-2", "pi-3") if hears(name)] == (["pi-2", "pi-3"] if to == EVERYONE else ["pi-2"])
@@ -99,6 +127,15 @@ def test_a_pull_is_for_one() -> None:
 @given(NAMES, NAMES, NAMES, NAMES, st.integers(0, 255))
 def test_what_is_built_is_parsed(site: str, node: str, other: str, task: str, part: int) -> None:
     assert parse(topics.proto_topic(site, node, task, part)) == Parsed(site, node, "proto", task=task, part=part)
+    for channel in ("model", "diff"):
+        for kind in PARTS:
+            build = topics.model_topic if channel == "model" else topics.diff_topic
+            assert parse(build(site, node, kind, task)) == Parsed(site, node, channel, kind, task)
+    pieces = (topics.model_topic(site, node, "body", task), topics.public_topic(site, node, task))
+    for topic, channel, kind in zip(pieces, ("model", "public"), ("body", ""), strict=True):
+        piece = topics.piece_topic(topic, part)
+        assert parse(piece) == Parsed(site, node, channel, kind, task, part) and topics.whole_topic(piece) == topic
+    assert parse(topics.bids_topic(site, node, task)) == Parsed(site, node, "bids", task=task)
     assert parse(topics.inbox_topic(site, other, node, task)) == Parsed(site, node, "inbox", kind=task, to=other)
     assert parse(topics.all_topic(site, node, task)) == Parsed(site, node, "all", kind=task)
     assert parse(topics.state_topic(site, node)) == Parsed(site, node, "state")
@@ -136,6 +173,14 @@ def test_any_other_text_is_no_topic_of_ours(text: str) -> None:
         "edgeswarm/v1/lab/pi-1/proto/power_1_1",
         "edgeswarm/v1/lab/pi-1/proto/power_\u0661",
         "/edgeswarm/v1/lab/pi-1/state",
+        "edgeswarm/v1/lab/pi-1/model/power",
+        "edgeswarm/v1/lab/pi-1/model/tail/power",
+        "edgeswarm/v1/lab/all/model/all/power",
+        "edgeswarm/v1/lab/pi-1/model/all/power_256",
+        "edgeswarm/v1/lab/pi-1/diff/all/power_1",
+        "edgeswarm/v1/lab/pi-1/diff/tail/power",
+        "edgeswarm/v1/lab/pi-1/public/all/power",
+        "edgeswarm/v1/lab/pi-1/bids/power_01",
     ],
 )
 def test_near_misses_are_not_parsed(topic: str) -> None:
@@ -177,3 +222,37 @@ def test_subscriptions_refuse_unusable_names() -> None:
     for names in (("Lab", "pi-1", "power"), ("lab", "all", "power"), ("lab", "pi-1", "po/wer")):
         with pytest.raises(ConfigError):
             subscriptions(*names)
+
+
+@pytest.mark.parametrize("channel", [*PARTS, "public", "bids"])
+def test_what_is_listened_to_is_what_that_peer_says_there(channel: str) -> None:
+    said = {(part, base): weights(part, base) for part in PARTS for base in (SNAPSHOT, 4)}
+    every: list[Message] = [*said.values(), predictions(), predictions(4), BIDS, prototypes(SNAPSHOT), prototypes(4)]
+    for peer in ("pi-1", "pi-2"):
+        for message in every:
+            topic = route(message, "lab", peer, "power", EVERYONE).topic
+            parsed = parse(topic)
+            assert parsed is not None
+            heard = any(matches(f, topic) for f, _ in listen_filters("lab", "power", "pi-1", channel))
+            assert heard == (parsed.wanted == ("pi-1", channel))
+            if not isinstance(message, Prototypes):
+                expected = {Weights: getattr(message, "part", ""), Predictions: "public", Bids: "bids"}[type(message)]
+                assert parsed.wanted == (peer, expected)
+
+
+def test_listening_to_anything_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="track, public, bids, not 'tail'"):
+        listen_filters("lab", "power", "pi-1", "tail")
+
+
+def test_chunks_may_come_where_long_messages_do() -> None:
+    def takes(topic: str, index: int) -> bool:
+        parsed = parse("edgeswarm/v1/lab/" + topic)
+        assert parsed is not None
+        return topics.takes_chunk(parsed, index)
+
+    assert takes("pi-1/model/all/power", 0) and takes("pi-1/model/all/power_3", 3)
+    assert takes("pi-1/diff/all/power", 3) and takes("pi-2/inbox/pi-1/model", 3)
+    assert not takes("pi-1/model/all/power_3", 2) and not takes("pi-1/bids/power_1", 0)
+    for topic in ("pi-1/proto/power", "pi-1/proto/power_3", "all/pi-1/delta", "pi-2/inbox/pi-1/proto", "pi-1/state"):
+        assert not takes(topic, 3)
