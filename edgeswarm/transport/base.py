@@ -26,6 +26,11 @@ class Transport(Protocol):
         """Bytes one copy takes on the wire (0: dropped here, and counted). Neither blocks nor raises for a bad link."""
         ...
 
+    def listen(self, to: frozenset[tuple[str, str]]) -> None:
+        """Hear of these peers' models, predictions and bids from now on, and of no others (`strategies.base.Listen`):
+        (peer, channel). What is retained there comes at once. Kept over reconnects."""
+        ...
+
     def announce(self, presence: Presence) -> None:
         """Replace what the broker holds about this node; repeated on every reconnect."""
         ...

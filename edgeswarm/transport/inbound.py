@@ -19,7 +19,7 @@ from edgeswarm.transport.lean import Arrival
 from edgeswarm.transport.packet import arrived_bytes
 from edgeswarm.transport.presence import GONE
 from edgeswarm.transport.settings import MqttSettings
-from edgeswarm.wire import topics
+from edgeswarm.wire import chunks, topics
 from edgeswarm.wire.codec import decode
 from edgeswarm.wire.envelope import Limits
 from edgeswarm.wire.status import decode_presence
@@ -39,8 +39,10 @@ def _any_matches(filters: tuple[tuple[str, int], ...], topic: str) -> bool:
 class Inbound:
     """Sorts arrivals. own_presence(presence, retained) is called for our own state topic, the listener for the rest.
 
+    unasked(peer, channel) is called for a model, predictions or bids that nobody asked for (any more).
+    listening: the pairs of `strategies.base.Listen` asked for.
     counters: messages_received, and for what was not handed on: unasked (no subscription of ours matches), own_echo,
-    other_task, refused_<reason>.
+    other_task, refused_<reason>, and those of `wire.chunks.Assembly`.
     """
 
     def __init__(
@@ -50,10 +52,13 @@ class Inbound:
         limits: Limits,
         counters: Counter[str],
         own_presence: Callable[[Presence, bool], None],
+        unasked: Callable[[str, str], None],
     ) -> None:
         self._site, self._node, self._task = settings.site, settings.node, settings.task
         self._listener, self._limits, self._counters = listener, limits, counters
-        self._own_presence = own_presence
+        self._own_presence, self._unasked = own_presence, unasked
+        self._assembly = chunks.Assembly(limits, counters)
+        self.listening: frozenset[tuple[str, str]] = frozenset()
         self._raw: list[tuple[str, int, RawCallback]] = []
         if settings.node:
             self.filters = topics.subscriptions(settings.site, settings.node, settings.task)
@@ -82,22 +87,27 @@ class Inbound:
             if _matches(topic_filter, topic):
                 asked = True
                 callback(topic, payload, bool(message.retain))
-        if _any_matches(self.filters, topic):
-            self._ours(topic, payload, message)
+        parsed = topics.parse(topic)
+        pair = parsed.wanted if parsed is not None and parsed.site == self._site else None
+        if pair in self.listening or _any_matches(self.filters, topic):
+            self._ours(topic, parsed, payload, message)
         elif not asked:
             self._counters["unasked"] += 1
+            if pair is not None:
+                self._unasked(*pair)
 
-    def _ours(self, topic: str, payload: bytes, message: paho.MQTTMessage | Arrival) -> None:
-        parsed = topics.parse(topic)
+    def _ours(
+        self, topic: str, parsed: topics.Parsed | None, payload: bytes, message: paho.MQTTMessage | Arrival
+    ) -> None:
         if parsed is None:
             self._counters["refused_topic"] += 1
         elif parsed.channel == "state":
             self._presence(parsed.node, payload, bool(message.retain))
         elif parsed.node == self._node:
             self._counters["own_echo"] += 1
-        elif parsed.channel == "proto" and parsed.task != self._task:
+        elif parsed.task and parsed.task != self._task:
             self._counters["other_task"] += 1
-        elif payload or parsed.channel != "proto":  # an empty retained payload withdraws a part of a snapshot
+        elif payload or not parsed.task:  # an empty retained payload withdraws a part of a snapshot
             self._message(topic, parsed, payload, message)
 
     def _presence(self, node: str, payload: bytes, retained: bool) -> None:
@@ -115,7 +125,21 @@ class Inbound:
             self._listener.on_presence(presence)
 
     def _message(self, topic: str, parsed: topics.Parsed, payload: bytes, message: paho.MQTTMessage | Arrival) -> None:
+        properties = message.properties
+        left_s = getattr(properties, "MessageExpiryInterval", None)
+        waited_s = 0.0 if left_s is None else float(max(0, topics.expiry_s(parsed) - left_s))
+        packed: bytes = b"" if properties is None else properties.pack()
+        size_bytes = arrived_bytes(topic, message.qos, packed, payload)
         try:
+            if chunks.is_chunk(payload):
+                chunk = chunks.read(payload, self._limits)
+                if not topics.takes_chunk(parsed, chunk.index):
+                    raise WireError("misrouted", f"chunk {chunk.index} does not belong on {topic}")
+                topic = topics.whole_topic(topic)
+                whole = self._assembly.add(parsed.node, topic, chunk, size_bytes, waited_s)
+                if whole is None:
+                    return
+                payload, size_bytes, waited_s = whole.data, whole.size_bytes, whole.waited_s
             content = decode(payload, self._limits)
         except WireError as error:
             self._refuse(parsed.node, error.reason)
@@ -127,11 +151,7 @@ class Inbound:
         if route is None or route.topic != topic:
             self._refuse(parsed.node, "misrouted")
             return
-        properties = message.properties
-        left_s = getattr(properties, "MessageExpiryInterval", None)
-        waited_s = 0.0 if left_s is None or route.expiry_s is None else float(max(0, route.expiry_s - left_s))
-        packed: bytes = b"" if properties is None else properties.pack()
-        self._listener.on_message(parsed.node, content, waited_s, arrived_bytes(topic, message.qos, packed, payload))
+        self._listener.on_message(parsed.node, content, waited_s, size_bytes)
 
     def _refuse(self, sender: str, reason: str) -> None:
         self._counters[f"refused_{reason}"] += 1

@@ -247,6 +247,11 @@ class Link:
             else:
                 self._client.subscribe([(each.topic_filter, each.qos) for each in some])
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask for these no longer, in one packet for each eight."""
+        for start in range(0, len(filters), 8):
+            self._client.unsubscribe(list(filters[start : start + 8]))
+
     def disconnect(self) -> None:
         """Say DISCONNECT: the broker then drops the will. `closed` tells when it is done."""
         self._client.disconnect()

@@ -4,6 +4,10 @@ Learning never waits for the broker: `send` and `announce` return at once, and w
 snapshot and presence are kept. Everything else is dropped and counted, since the strategy is told when the link is
 back and then says what is true by that time. MQTT 5 is spoken first, 3.1.1 with brokers that know no better.
 
+Models, predictions and bids are subscribed to peer by peer, as `listen` says. A broker that remembers a session may
+hold subscriptions that we do not know, of an earlier process or given up while the link was down: the first message
+that comes by one of them ends it.
+
 Sessions: under MQTT 5 the broker remembers us for `session_expiry_s`, so a short break loses nothing and a quick
 return takes the will back. Under 3.1.1, where a session would last for ever, each connect starts a new one; retained
 snapshots, digests and pulls then bring back what was missed.
@@ -50,6 +54,8 @@ _STABLE_S = 60.0
 _CLOCK_WAIT_S = 5.0
 _MOST_DUPLICATE_WAIT_S = 600.0
 _FLUSH_S = 2.0
+_MOST_LET_GO = 4096
+"""Pairs unsubscribed from over one link: a broker that leaks what others asked for has no end of them."""
 _SUSPECT_BYTES = 1024
 """A packet below this is never blamed for a lost link."""
 _REFUSALS = (0x85, 0x86, 0x87, 0x8A, 0x8C)
@@ -83,7 +89,7 @@ class MqttTransport:
         self._settings, self._listener, self._rng = settings, listener, rng
         self._addresses = settings.addresses()
         self._counters: Counter[str] = Counter()
-        self._inbound = Inbound(settings, listener, limits, self._counters, self._on_own_presence)
+        self._inbound = Inbound(settings, listener, limits, self._counters, self._on_own_presence, self._on_unasked)
         self._outgoing = Outgoing(settings, self._counters)
         self._presence: Presence | None = None
         self._will_for: Presence | None = None
@@ -96,6 +102,7 @@ class MqttTransport:
         self._announced_to: set[Address] = set()
         self._said_before = False
         self._waited_for: set[str] = set()
+        self._let_go: set[tuple[str, str]] = set()
         self._suspect = ""
         self._renewing = False
         self._clashed = False
@@ -116,6 +123,22 @@ class MqttTransport:
         take, such as a pull to everyone.
         """
         return self._outgoing.send(to, message)
+
+    def listen(self, to: frozenset[tuple[str, str]]) -> None:
+        """Hear of these peers' models, predictions and bids from now on, and of no others: (peer, channel).
+
+        Subscribes to what is new and unsubscribes from what is not wanted any more; repeated on every reconnect.
+        Raises ValueError: no such channel.
+        """
+        before = self._inbound.listening
+        wanted = frozenset(pair for pair in to if pair[0] != self._settings.node)
+        added = self._listen_subscriptions(wanted - before)
+        self._inbound.listening = wanted
+        if self._link is not None and self._up:
+            for pair in sorted(before - wanted):
+                self._let_go_of(pair)
+            self._let_go -= wanted
+            self._link.subscribe(added)
 
     def announce(self, presence: Presence) -> None:
         """Replace what the broker holds about this node, now and after every reconnect.
@@ -365,8 +388,10 @@ class MqttTransport:
                 Subscription(name, qos, no_local=name != state, retained="always" if name == state else retained)
                 for name, qos in self._inbound.filters
             ]
+            + self._listen_subscriptions(self._inbound.listening, retained)
             + [Subscription(name, qos) for name, qos in self._inbound.raw_filters()]
         )
+        self._let_go.clear()
         if self._presence is not None:
             self._announced_to.add(address)
             self._put_presence(self._presence)
@@ -423,6 +448,27 @@ class MqttTransport:
             except Exception as error:  # as in paho's callbacks: a fault of the listener must not end the link
                 loop = asyncio.get_running_loop()
                 loop.call_exception_handler({"message": "on_link failed", "exception": error})
+
+    # ---- whom we listen to --------------------------------------------------------------------------------------
+
+    def _listen_subscriptions(self, to: frozenset[tuple[str, str]], retained: str = "always") -> list[Subscription]:
+        settings = self._settings
+        return [
+            Subscription(name, qos, no_local=True, retained=retained)
+            for peer, channel in sorted(to)
+            for name, qos in topics.listen_filters(settings.site, settings.task, peer, channel)
+        ]
+
+    def _let_go_of(self, pair: tuple[str, str]) -> None:
+        """End the subscriptions of a pair, once per link: what is under way may still come."""
+        if self._link is not None and pair not in self._let_go:
+            self._let_go.add(pair)
+            filters = topics.listen_filters(self._settings.site, self._settings.task, *pair)
+            self._link.unsubscribe([name for name, _ in filters])
+
+    def _on_unasked(self, peer: str, channel: str) -> None:
+        if self._up and len(self._let_go) < _MOST_LET_GO:
+            self._let_go_of((peer, channel))
 
     # ---- our own name -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeswarm.transport.packet import Packet
@@ -23,11 +24,11 @@ class Put:
 
 
 class Outbox:
-    """Waiting packets, at most `limit_bytes` of payload and topic, and the QoS 1 packets under way.
+    """Waiting packets and the QoS 1 packets under way.
 
     Packets of one slot replace one another where they wait, so a slow link carries the newest state rather than a
-    history. A packet without a slot is refused when there is no room; a packet with one is always accepted, because
-    there are only as many slots as topics of our own.
+    history. Packets without a slot wait up to `limit_bytes` of payload and topic and are refused beyond; a packet with
+    one is always accepted, because there are only as many slots as topics of our own.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -35,6 +36,7 @@ class Outbox:
         self._waiting: OrderedDict[str, Packet] = OrderedDict()
         self._names = itertools.count()
         self._under_way: OrderedDict[int, Packet] = OrderedDict()
+        self._plain_bytes = 0
         self.waiting_bytes = 0
 
     def __len__(self) -> int:
@@ -54,22 +56,32 @@ class Outbox:
         under_way = (packet.slot for packet in self._under_way.values())
         return any(slot.startswith(prefix) for slot in (*self._waiting, *under_way))
 
+    def waits(self, prefix: str) -> bool:
+        """Whether a packet waits whose slot starts with `prefix`."""
+        return any(slot.startswith(prefix) for slot in self._waiting)
+
     def put(self, packet: Packet) -> Put:
         """Let a packet wait, behind all others: an older one of its slot gives up its place too, so that a digest never
         overtakes the difference it speaks of."""
-        if not packet.slot and self.waiting_bytes + _bytes(packet) > self._limit_bytes:
+        if not packet.slot and self._plain_bytes + _bytes(packet) > self._limit_bytes:
             return Put(False)
         old = self._waiting.pop(packet.slot, None) if packet.slot else None
         # "" and plain numbers are no slots, so names cannot clash
         self._waiting[packet.slot or str(next(self._names))] = packet
-        self.waiting_bytes += _bytes(packet) - (_bytes(old) if old is not None else 0)
+        self._count(packet, 1)
+        if old is not None:
+            self._count(old, -1)
         return Put(True, old is not None)
+
+    def has_room(self, packets: Sequence[Packet]) -> bool:
+        """Whether these packets would all be accepted."""
+        return self._plain_bytes + sum(_bytes(packet) for packet in packets if not packet.slot) <= self._limit_bytes
 
     def withdraw(self, prefix: str) -> int:
         """Forget waiting packets whose slot starts with `prefix`; how many there were."""
         gone = [slot for slot in self._waiting if slot.startswith(prefix)]
         for slot in gone:
-            self.waiting_bytes -= _bytes(self._waiting.pop(slot))
+            self._count(self._waiting.pop(slot), -1)
         return len(gone)
 
     def take(self, window: int) -> Packet | None:
@@ -77,7 +89,7 @@ class Outbox:
         if len(self._under_way) >= window or not self._waiting:
             return None
         _, packet = self._waiting.popitem(last=False)
-        self.waiting_bytes -= _bytes(packet)
+        self._count(packet, -1)
         return packet
 
     def sent(self, identifier: int, packet: Packet) -> None:
@@ -93,8 +105,13 @@ class Outbox:
         lost = [*self._under_way.values(), *self._waiting.values()]
         self._under_way.clear()
         self._waiting.clear()
-        self.waiting_bytes = 0
+        self.waiting_bytes = self._plain_bytes = 0
         return lost
+
+    def _count(self, packet: Packet, sign: int) -> None:
+        self.waiting_bytes += sign * _bytes(packet)
+        if not packet.slot:
+            self._plain_bytes += sign * _bytes(packet)
 
 
 def _bytes(packet: Packet) -> int:

@@ -1,7 +1,11 @@
 """From a message to packets on a link: cut to size, newest first, never more than the broker takes.
 
-While there is no link only snapshots are kept, the newest of each topic. They are kept as messages, not as bytes, so
-that one sent late says how old it is and fits the limit of the broker it then meets.
+While there is no link only retained messages are kept, the newest of each topic. They are kept as messages, not as
+bytes, so that one sent late says how old it is and fits the limit of the broker it then meets.
+
+Sets of prototypes are cut into parts that stand alone, and a newer set takes the place of parts that wait. Models and
+predictions are cut into chunks that are worth nothing alone: once some are sent the others follow, and the newest
+message waits for its turn, or a slow link would carry beginnings only.
 """
 
 from __future__ import annotations
@@ -13,12 +17,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from edgeswarm.messages import Digest, Message, Prototypes
+from edgeswarm.messages import Bids, Digest, Message, Prototypes, Pull
 from edgeswarm.transport.link import Link
 from edgeswarm.transport.outbox import Outbox
 from edgeswarm.transport.packet import Packet, fits, payload_limit_bytes
 from edgeswarm.transport.settings import MqttSettings
-from edgeswarm.wire import topics
+from edgeswarm.wire import chunks, topics
 from edgeswarm.wire.codec import encode
 from edgeswarm.wire.split import split_encoded
 
@@ -31,15 +35,17 @@ _PART_DIGITS = 4
 
 @dataclass(slots=True)
 class _Kept:
-    """The newest snapshot of one topic. unheld: parts the broker has not acknowledged.  parts: as last published."""
+    """The newest retained message of one topic. unheld: parts the broker has not acknowledged.  parts: as last
+    published.  behind: it waits until an older one, of which chunks have been sent, is through."""
 
     to: str
-    message: Prototypes
+    message: Message
     born_s: float
     expiry_s: int
     serial: int
     parts: int = 0
     unheld: int = 1
+    behind: bool = False
 
 
 class Outgoing:
@@ -47,7 +53,7 @@ class Outgoing:
 
     counters: messages_sent, sent_<kind>, acknowledged, puback_<code> for codes that are not plain success, and for
     what was not sent: dropped_offline, dropped_slow (no room in the outbox), dropped_with_link, superseded (newer
-    state took its place), expired, oversize, unsendable.
+    state took its place), expired, oversize, unsendable (no way to cut it so that it fits).
     """
 
     def __init__(self, settings: MqttSettings, counters: Counter[str]) -> None:
@@ -70,7 +76,7 @@ class Outgoing:
         self.limit_bytes, self._window = limit_bytes, window
 
     def repeat(self, session_present: bool) -> None:
-        """Publish again the snapshots the broker may not hold: all of them if it does not know our session."""
+        """Publish again the retained messages the broker may not hold: all if it does not know our session."""
         for topic, kept in list(self._kept.items()):
             if not session_present:
                 kept.unheld = max(1, kept.unheld)
@@ -78,8 +84,7 @@ class Outgoing:
             if kept.expiry_s and waited_s > kept.expiry_s:
                 del self._kept[topic]
             elif kept.unheld and not self._outbox.holds(topic + "#"):
-                aged = replace(kept.message, age_s=kept.message.age_s + waited_s)
-                self._publish_message(kept.to, aged, kept, self._route(aged, kept.to))
+                self._publish_message(kept.to, _aged(kept.message, waited_s), kept, self._route(kept.message, kept.to))
 
     def close(self, suspect_bytes: int) -> Packet | None:
         """Forget the link and what waited for it; the oldest packet under way of at least `suspect_bytes`."""
@@ -90,7 +95,7 @@ class Outgoing:
         return oldest
 
     def forget(self, packet: Packet) -> None:
-        """Do not publish the snapshot again that `packet` is a part of."""
+        """Do not publish the message again that `packet` is a part of."""
         self._kept.pop(packet.slot.partition("#")[0], None)
 
     async def flushed(self) -> None:
@@ -108,10 +113,12 @@ class Outgoing:
         """
         route = self._route(message, to)
         kept = None
-        if route.retain and isinstance(message, Prototypes):
+        if route.retain:
             before = self._kept.get(route.topic)
             kept = _Kept(to, message, time.monotonic(), route.expiry_s or 0, next(self._serials))
-            kept.parts = before.parts if before is not None else 0
+            if before is not None:
+                kept.parts = before.parts
+                self._counters["superseded"] += before.behind
             self._kept[route.topic] = kept
         elif self._link is None:
             self._counters["dropped_offline"] += 1
@@ -124,13 +131,20 @@ class Outgoing:
             self._kept.pop(route.topic, None)
             return 0
         slot = route.topic if route.retain or isinstance(message, Digest) else ""
-        packets = [self._packet(part, data, to, slot, number, kept) for number, (part, data) in enumerate(parts)]
+        packets = [self._packet(message, data, route, slot, number, kept) for number, data in enumerate(parts)]
         total = sum(packet.size_bytes(self._v5) for packet in packets)
         if kept is not None:
             kept.unheld = len(parts)
         if self._link is None:
             return total
+        chunked = len(parts) > 1 and not isinstance(message, Prototypes)
+        if chunked and not self._outbox.has_room(packets):
+            self._counters["dropped_slow"] += 1
+            return 0
         if kept is not None:
+            kept.behind = not isinstance(message, Prototypes) and self._begun(slot)
+            if kept.behind:
+                return total
             # a set that has shrunk leaves parts at the broker that nobody needs any more
             packets += [self._withdrawal(route.topic, number) for number in range(len(parts), kept.parts)]
             kept.parts = len(parts)
@@ -139,28 +153,44 @@ class Outgoing:
         accepted = [self.put(packet) for packet in packets]
         return total if all(accepted) else 0
 
-    def _cut(self, message: Message, topic: str) -> list[tuple[Message, bytes]]:
-        """Parts that fit one packet each, with their bytes; none if that cannot be done."""
+    def _cut(self, message: Message, topic: str) -> list[bytes]:
+        """Payloads that fit one packet each; none if that cannot be done."""
+        if isinstance(message, Digest | Pull):
+            return [encode(message)]
         room = payload_limit_bytes(self.limit_bytes, topic + "_" + "9" * _PART_DIGITS, self._v5)
-        if not isinstance(message, Prototypes):
-            return [(message, encode(message))]
         try:
-            return list(split_encoded(message, room))
+            if isinstance(message, Prototypes):
+                return [data for _, data in split_encoded(message, room)]
+            data = encode(message)
+            return [data] if len(data) <= room else chunks.cut(data, message.epoch, next(self._serials), room)
         except ValueError as error:
             self._counters["unsendable"] += 1
-            _LOG.warning("a set of %d prototypes cannot be sent: %s", message.ids.size, error)
+            _LOG.warning("%s cannot be sent: %s", type(message).__name__, error)
             return []
 
-    def _packet(self, part: Message, data: bytes, to: str, slot: str, number: int, kept: _Kept | None) -> Packet:
-        route = self._route(part, to)
+    def _begun(self, slot: str) -> bool:
+        """Whether some packets of a message were sent and others wait."""
+        return self._outbox.waits(slot + "#") and not self._outbox.waits(slot + "#0")
+
+    def _follow(self, packet: Packet) -> None:
+        """Once the last chunk of a message has left, the newest that waited for this is next."""
+        slot = packet.slot.partition("#")[0]
+        kept = self._kept.get(slot)
+        if kept is not None and kept.behind and not self._outbox.waits(slot + "#"):
+            aged = _aged(kept.message, time.monotonic() - kept.born_s)
+            self._publish_message(kept.to, aged, kept, self._route(aged, kept.to))
+
+    def _packet(
+        self, message: Message, data: bytes, route: topics.Route, slot: str, number: int, kept: _Kept | None
+    ) -> Packet:
         return Packet(
-            topic=route.topic,
+            topic=topics.piece_topic(route.topic, number) if route.retain else route.topic,
             payload=data,
             qos=route.qos,
             retain=route.retain,
             expiry_s=route.expiry_s or 0,
             slot=f"{slot}#{number}" if slot else "",
-            kind=type(part).__name__.lower(),
+            kind=type(message).__name__.lower(),
             born_s=time.monotonic(),
             serial=kept.serial if kept is not None else 0,
         )
@@ -218,6 +248,7 @@ class Outgoing:
             packet = self._outbox.take(self._window)
             if packet is None:
                 return
+            self._follow(packet)
             expiry_s = packet.expiry_s
             if expiry_s:
                 expiry_s -= int(time.monotonic() - packet.born_s)
@@ -230,3 +261,7 @@ class Outgoing:
                 self._outbox.sent(identifier, packet)
             self._counters["messages_sent"] += 1
             self._counters[f"sent_{packet.kind}"] += 1
+
+
+def _aged(message: Message, by_s: float) -> Message:
+    return message if isinstance(message, Bids | Pull) else replace(message, age_s=message.age_s + by_s)

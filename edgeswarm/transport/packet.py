@@ -45,13 +45,13 @@ def overhead_bytes(topic: str, qos: int, retain: bool, expiry_s: int, v5: bool, 
     if v5:
         properties = (_EXPIRY_BYTES if expiry_s else 0) + (3 + len(CONTENT_TYPE) if retain else 0)
         rest += 1 + properties
-    return 1 + _varint_bytes(rest + payload_bytes) + rest
+    return 1 + varint_bytes(rest + payload_bytes) + rest
 
 
 def arrived_bytes(topic: str, qos: int, properties: bytes, payload: bytes) -> int:
     """Bytes of a PUBLISH that came in. properties: as on the wire with their length, empty under MQTT 3.1.1."""
     rest = 2 + len(topic.encode()) + (2 if qos else 0) + len(properties) + len(payload)
-    return 1 + _varint_bytes(rest) + rest
+    return 1 + varint_bytes(rest) + rest
 
 
 @lru_cache(maxsize=256)
@@ -66,5 +66,6 @@ def fits(packet: Packet, packet_limit_bytes: int, v5: bool) -> bool:
     return packet.size_bytes(v5) + _MARGIN_BYTES <= packet_limit_bytes
 
 
-def _varint_bytes(value: int) -> int:
+def varint_bytes(value: int) -> int:
+    """Bytes that MQTT takes to say a length."""
     return 1 if value < 128 else 2 if value < 16_384 else 3 if value < 2_097_152 else 4

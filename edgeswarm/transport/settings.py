@@ -65,9 +65,9 @@ class MqttSettings:
     window: QoS 1 messages under way at once, in each direction.
     outbox_limit_bytes: most bytes of messages waiting for the window; beyond it messages that no newer one replaces
     are dropped, since a stale difference is worse than none.
-    session_expiry_s: how long a broker remembers us under MQTT 5. An hour is longer than any message of ours lives,
-    so a longer session would keep only subscriptions, and those are renewed on every connect anyway; it must exceed
-    will_delay_s, because a session that ends publishes its will at once.
+    session_expiry_s: how long a broker remembers us under MQTT 5. No message that is not retained lives for longer than
+    a minute, so a longer session would only collect every snapshot of an absence, the last of which is retained anyway;
+    it must exceed will_delay_s, because a session that ends publishes its will at once.
     will_delay_s: time in which a quick return keeps the broker from announcing that we are lost.
     ca_file, cert_file, key_file: PEM files for TLS; without ca_file the system's authorities count.
     username, password_file: the first line of the file is the password, read anew on each connect.
@@ -87,7 +87,7 @@ class MqttSettings:
     receive_limit_bytes: int = 262_144
     window: int = 20
     outbox_limit_bytes: int = 1_000_000
-    session_expiry_s: int = 3600
+    session_expiry_s: int = 60
     will_delay_s: int = 5
     ca_file: Path | None = None
     cert_file: Path | None = None

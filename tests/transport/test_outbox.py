@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from transport_world import prototypes
+from transport_world import finish, predictions, prototypes, weights
 
-from edgeswarm.messages import EVERYONE, Packed, Prototypes
+from edgeswarm.messages import EVERYONE, Packed, Prototypes, Weights
 from edgeswarm.transport.outbox import Outbox
 from edgeswarm.transport.outgoing import Outgoing
 from edgeswarm.transport.packet import Packet, fits, payload_limit_bytes
 from edgeswarm.transport.settings import MqttSettings
+from edgeswarm.wire import chunks, topics
+from edgeswarm.wire.codec import decode
 
 
 def packet(payload: bytes, slot: str = "", qos: int = 1) -> Packet:
@@ -35,6 +39,10 @@ def test_differences_are_refused_when_there_is_no_room_and_state_never_is() -> N
     assert accepted == [True, True, True, False, False]
     assert box.put(packet(b"s" * 500, "state")).accepted
     assert box.waiting_bytes == 3 * 31 + 501
+    assert box.has_room([packet(b"x" * 6)]) and not box.has_room([packet(b"x" * 3), packet(b"x" * 3)])
+    assert box.has_room([packet(b"x" * 1000, "state")])
+    box.take(9)
+    assert box.put(packet(b"x" * 30)).accepted, "state that waits takes no room from differences"
 
 
 def test_the_window_limits_what_is_under_way_and_an_acknowledgement_makes_room() -> None:
@@ -131,3 +139,140 @@ def test_an_empty_set_can_be_sent() -> None:
         np.zeros(0, np.float32),
     )
     assert outgoing()[0].send(EVERYONE, nothing) > 0
+
+
+def test_an_hour_of_models_without_a_link_takes_the_memory_of_one_for_each_topic() -> None:
+    out, counters = outgoing(packet_limit_bytes=4096)
+    for version in range(1, 361):
+        for part in ("all", "track"):
+            assert out.send(EVERYONE, weights(3000, version, part)) > 12_000
+        assert out.send(EVERYONE, predictions(version=version)) > 0
+        assert out.send(EVERYONE, weights(3000, version, base=version - 1)) == 0
+    assert sorted(kept.message.version for kept in out._kept.values()) == [360] * 3
+    assert len(out._outbox) == 0 and counters["dropped_offline"] == 360
+
+
+def test_a_message_that_no_number_of_chunks_can_hold_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    out, counters = outgoing(packet_limit_bytes=1024)
+    assert out.send(EVERYONE, weights(100_000)) == 0
+    assert counters["unsendable"] == 1 and "cannot be sent" in caplog.text and not out._kept
+
+
+# ---- over a slow link -----------------------------------------------------------------------------------------------
+
+
+class SlowLink:
+    """What `Outgoing` sees of a link; nothing is acknowledged before the test says so."""
+
+    v5, backlog_bytes = True, 0
+
+    def __init__(self, out: Outgoing, window: int, limit_bytes: int) -> None:
+        self.closed: Any = asyncio.get_running_loop().create_future()
+        self.published: list[Packet] = []
+        self._out, self._acknowledged = out, 0
+        out.open(self, limit_bytes, window)  # type: ignore[arg-type]
+
+    def publish(self, sent: Packet, expiry_s: int) -> int:
+        self.published.append(sent)
+        return len(self.published)
+
+    async def acknowledge(self, count: int) -> None:
+        await asyncio.sleep(0)
+        for _ in range(count):
+            if self._acknowledged < len(self.published):
+                self._acknowledged += 1
+                self._out.acknowledged(self._acknowledged, 0)
+            await asyncio.sleep(0)
+
+    def heard(self) -> list[int]:
+        """Versions of the models that a subscriber could put together."""
+        assembly, found = chunks.Assembly(), []
+        for sent in self.published:
+            data = sent.payload
+            if chunks.is_chunk(data):
+                whole = assembly.add("a", topics.whole_topic(sent.topic), chunks.read(data))
+                data = whole.data if whole is not None else b""
+            message = decode(data) if data else None
+            found += [message.version] if isinstance(message, Weights) else []
+        return found
+
+
+def test_a_link_slower_than_the_models_carries_whole_ones_and_the_newest_in_the_end() -> None:
+    async def test() -> None:
+        out, counters = outgoing()
+        link = SlowLink(out, 2, 4096)
+        for version in range(1, 41):
+            assert out.send(EVERYONE, weights(5000, version)) > 20_000
+            await link.acknowledge(2)  # of the 5 or 6 chunks
+            assert len(out._outbox) <= 6
+        await link.acknowledge(20)
+        heard = link.heard()
+        assert 10 <= len(heard) <= 17 and heard[-1] == 40 and heard == sorted(heard)
+        assert counters["superseded"] >= 40 - len(heard)
+        assert not len(out._outbox) and not out._outbox.under_way
+        assert all(kept.unheld == 0 and not kept.behind for kept in out._kept.values())
+
+    finish(test())
+
+
+def test_models_that_fit_a_packet_replace_one_another_while_they_wait() -> None:
+    async def test() -> None:
+        out, counters = outgoing()
+        link = SlowLink(out, 1, 4096)
+        for version in range(1, 11):
+            out.send(EVERYONE, weights(50, version))
+            await asyncio.sleep(0)
+        await link.acknowledge(5)
+        assert link.heard() == [1, 10] and counters["superseded"] == 8
+
+    finish(test())
+
+
+def test_a_shorter_model_waits_for_the_longer_and_then_withdraws_what_is_left_over() -> None:
+    async def test() -> None:
+        out, _ = outgoing()
+        link = SlowLink(out, 1, 4096)
+        out.send(EVERYONE, weights(3000, 1))
+        await link.acknowledge(1)
+        out.send(EVERYONE, weights(50, 2))
+        await link.acknowledge(20)
+        topic = topics.model_topic("lab", "a", "all", "wine")
+        assert link.heard() == [1, 2]
+        assert [(sent.topic, bool(sent.payload)) for sent in link.published] == [
+            *((topics.piece_topic(topic, number), True) for number in range(4)),
+            (topic, True),
+            *((topics.piece_topic(topic, number), False) for number in range(1, 4)),
+        ]
+
+    finish(test())
+
+
+def test_a_difference_is_sent_whole_or_not_at_all() -> None:
+    async def test() -> None:
+        out, counters = outgoing(outbox_limit_bytes=50_000)
+        link = SlowLink(out, 1, 4096)
+        sizes = [out.send(EVERYONE, weights(5000, version, base=version - 1)) for version in (1, 2, 3, 4)]
+        assert sizes[0] == sizes[1] > 20_000 and sizes[2:] == [0, 0] and counters["dropped_slow"] == 2
+        await link.acknowledge(30)
+        assert link.heard() == [1, 2]
+        assert {sent.topic for sent in link.published} == {topics.diff_topic("lab", "a", "all", "wine")}
+
+    finish(test())
+
+
+def test_a_link_that_breaks_in_the_middle_of_a_model_lets_the_newest_start_over() -> None:
+    async def test() -> None:
+        out, counters = outgoing()
+        link = SlowLink(out, 1, 4096)
+        out.send(EVERYONE, weights(5000, 1))
+        out.send(EVERYONE, weights(5000, 2, base=1))
+        await link.acknowledge(2)
+        out.send(EVERYONE, weights(5000, 3))
+        out.close(1024)
+        assert counters["dropped_with_link"] == 6
+        again = SlowLink(out, 20, 4096)
+        out.repeat(session_present=True)
+        await again.acknowledge(20)
+        assert link.heard() == [] and again.heard() == [3]
+
+    finish(test())

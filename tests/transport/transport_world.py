@@ -15,7 +15,8 @@ import pytest
 
 from edgeswarm.agent.clock import LoopClock
 from edgeswarm.demo.broker import RunningBroker, find_mosquitto
-from edgeswarm.messages import SNAPSHOT, Message, Packed, Presence, Prototypes
+from edgeswarm.maths.compress import compress
+from edgeswarm.messages import SNAPSHOT, Bids, Message, Packed, Predictions, Presence, Prototypes, Weights
 from edgeswarm.transport.memory import MemoryHub, MemoryTransport
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.transport.settings import MqttSettings
@@ -69,8 +70,10 @@ class Heard:
     def state(self, node: str) -> str:
         return next((p.state for p in reversed(self.presences) if p.node == node), "")
 
-    def versions(self, sender: str) -> list[int]:
-        return [m.version for s, m, _, _ in self.messages if s == sender and isinstance(m, Prototypes)]
+    def versions(self, sender: str, kind: type = Prototypes, part: str = "") -> list[int]:
+        """Of its messages of a kind, in the order in which they came; part: of weights, "" for any."""
+        found = [m for s, m, _, _ in self.messages if s == sender and isinstance(m, kind)]
+        return [m.version for m in found if not part or m.part == part]
 
     def _check(self) -> None:
         for wanted, answer in self._waiting:
@@ -118,6 +121,23 @@ def prototypes(k: int = 3, d: int = 4, version: int = 1, base: int = SNAPSHOT, s
         labels=(np.arange(k) % 2).astype(np.uint16),
         counts=np.ones(k, np.float32),
     )
+
+
+def weights(size: int = 50, version: int = 1, part: str = "all", base: int = SNAPSHOT) -> Weights:
+    """A model of `size` numbers that tell one version from another."""
+    values = compress(np.random.default_rng(version).normal(size=size).astype(np.float32), "float32")
+    return Weights(7, 8, part, 1, version, values, base)
+
+
+def predictions(n: int = 20, version: int = 1, base: int = SNAPSHOT) -> Predictions:
+    shares = np.random.default_rng(version).dirichlet(np.ones(3), (n, 2)).astype(np.float32)
+    none = np.zeros((0, 0, 0), np.uint8)
+    rows = np.arange(n, dtype=np.uint32)
+    return Predictions(7, 9, 1, version, 3, rows, "float32", shares, none, np.full(n, 255, np.uint8), base=base)
+
+
+def bids(n: int = 20, version: int = 1) -> Bids:
+    return Bids(7, 9, 1, version, (np.arange(n) % 256).astype(np.uint8))
 
 
 def ready(node: str, epoch: int = 1, instance: str = "") -> Presence:
