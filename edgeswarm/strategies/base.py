@@ -6,8 +6,9 @@ arithmetic too heavy for the event loop and are handed the answer; where it cann
 answers in a worker thread, a simulation answers many agents' requests together, a test answers by hand. Nothing here
 knows a socket, a clock, a file or a thread.
 
-A method that shares a model has two more fields, `card` and `start` (`strategies.local_model.ModelKnobs`): what the
-model is, and the vector it begins with. Whoever runs the method sets them, as it sets `schema` (`equipped`).
+A method that trains a model has two more fields, `card` and `start` (`strategies.local_model.ModelKnobs`): what the
+model is, and the vector it begins with; one that has neighbours has `topology`, one that learns from public samples has
+`public`. Whoever runs the method sets them, as it sets `schema` (`equipped`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from edgeswarm.backends.base import Cluster as Cluster
 from edgeswarm.backends.base import Divergence as Divergence
 from edgeswarm.backends.base import Request as Request
 from edgeswarm.errors import EdgeswarmError
+from edgeswarm.maths.graphs import Topology
 from edgeswarm.messages import Array, Message
 from edgeswarm.models.file import Model
+from edgeswarm.models.public import PublicSet
 
 # ---- events: something happened -------------------------------------------------------------------------------------
 
@@ -144,7 +147,18 @@ class Decision:
     peer: str = ""
 
 
-Action: TypeAlias = Send | Wake | Note | Tested | Decision
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """From now on, hear of these peers' models and predictions alone; replaces what an earlier Listen asked for.
+
+    to: peer and channel: a part of `messages.PARTS`, "public" for predictions, "bids". What is not listed does not
+    reach this node and costs no traffic. Without any Listen a node hears none of these; prototypes are not concerned.
+    """
+
+    to: frozenset[tuple[str, str]]
+
+
+Action: TypeAlias = Send | Wake | Note | Tested | Decision | Listen
 
 
 S = TypeVar("S")
@@ -208,19 +222,39 @@ def finish(steps: Generator[Request, Any, T], answer: Callable[[Request], Any]) 
         return result
 
 
-def equipped(strategy: Any, schema: int, model: Model | None = None, batch: int = 0) -> Any:
-    """`strategy` as it is to run: with the fingerprint of its node's features and, where it trains one, its model.
+def equipped(
+    strategy: Any,
+    schema: int,
+    model: Model | None = None,
+    batch: int = 0,
+    topology: Topology | None = None,
+    public: PublicSet | None = None,
+) -> Any:
+    """`strategy` as it is to run: with the fingerprint of its node's features and whatever else it wants of its node.
 
     batch: rows of a training step that suit the board, where the strategy's own setting is 0; 0: the method's own.
-    Raises ValueError, one line: it needs a model and there is none, or cannot be trained with this one.
+    topology: None for everybody with everybody.  Raises ValueError, one line: it needs a model or a public set and
+    there is none, or cannot work with this one.
     """
-    if not wants_model(strategy):
-        return replace(strategy, schema=schema)
-    if model is None:
-        raise ValueError(f"{strategy.name} trains a model, so it needs a model file")
-    return replace(strategy, schema=schema, card=model.card, start=model.initial, batch=strategy.batch or batch)
+    given: dict[str, Any] = {"schema": schema}
+    if wants_model(strategy):
+        if model is None:
+            raise ValueError(f"{strategy.name} trains a model, so it needs a model file")
+        given |= {"card": model.card, "start": model.initial, "batch": strategy.batch or batch}
+    if wants_public(strategy):
+        if public is None:
+            raise ValueError(f"{strategy.name} learns from a public set, so it needs the file of one")
+        given["public"] = public
+    if topology is not None and hasattr(strategy, "topology"):
+        given["topology"] = topology
+    return replace(strategy, **given)
 
 
 def wants_model(strategy: Any) -> bool:
     """Whether a strategy, or a class of them, trains a model."""
     return hasattr(strategy, "card")
+
+
+def wants_public(strategy: Any) -> bool:
+    """Whether a strategy, or a class of them, learns from public samples."""
+    return hasattr(strategy, "public")

@@ -104,8 +104,19 @@ def play(
                 post(at, node, Sent(at, action.to, action.message, MESSAGE_BYTES))
                 for peer in NODES:
                     if peer != node and action.to in (EVERYONE, peer):
-                        post(at + DELAY_S, peer, Received(at + DELAY_S, node, action.message))
+                        post(at + DELAY_S, peer, Received(at + DELAY_S, node, sealed(action.message)))
     return story
+
+
+def sealed(message: Any) -> Any:
+    """A message as it comes off the wire: its arrays are views of bytes that nobody may write to."""
+    if isinstance(message, np.ndarray):
+        copy = message.copy()
+        copy.setflags(write=False)
+        return copy
+    if not is_dataclass(message) or isinstance(message, type):
+        return message
+    return replace(message, **{each.name: sealed(getattr(message, each.name)) for each in fields(message)})
 
 
 def samples(seed: int, scale: float = 1.0) -> Iterator[tuple[float, Array, str]]:

@@ -159,12 +159,13 @@ def follows(state: State, peer: str, limit: int) -> bool:
     if len(candidates) <= limit:
         return True
     present = frozenset(state.peers)
-    mine = (peer not in present, _rank(state.node, peer))
-    return sum((p not in present, _rank(state.node, p)) < mine for p in candidates) < limit
+    mine = (peer not in present, rank(state.node, peer))
+    return sum((p not in present, rank(state.node, p)) < mine for p in candidates) < limit
 
 
 @lru_cache(maxsize=4096)
-def _rank(node: str, peer: str) -> bytes:
+def rank(node: str, peer: str) -> bytes:
+    """How much `node` would rather listen to others than to `peer`, drawn by the names alone."""
     return hashlib.blake2b(f"{node}/{peer}".encode(), digest_size=8).digest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,10 @@ class ModelKnobs:
 
     def rule(self) -> Optimiser:
         """How a step changes the vector. Raises ValueError for settings that contradict one another."""
+        return self._rule
+
+    @cached_property
+    def _rule(self) -> Optimiser:
         return Optimiser(
             kind=self.optimiser,
             rate=self.rate,
@@ -88,16 +93,15 @@ class ModelKnobs:
     def epoch(self, params: Array, moments: Moments, rows: OwnRows, seed: int, counter: int) -> LocalEpoch:
         """The request for `steps` steps on rows drawn from the window (not empty) by seed and counter.
 
-        Only the rows drawn travel, in the order in which they are used, so requests of many agents are alike in shape;
-        where more are drawn than the window may hold, the window travels as it is.
+        Only the rows drawn travel, in the order in which they are used; the window as it is, where more are drawn.
         """
         card, _ = self.model()
         places = picks(len(rows), self.steps, self.batch or BATCH, seed, counter)
-        if places.size <= self.window:
-            x, y = rows.gathered(np.maximum(places, 0).ravel())
-            places = np.where(places >= 0, np.arange(places.size).reshape(places.shape), -1).astype(np.int32)
+        if places.size < len(rows):
+            x, y = rows.gathered(places.ravel())
+            places = np.arange(places.size, dtype=np.int32).reshape(places.shape)
         else:
-            x, y = rows.gathered(np.arange(len(rows), dtype=np.int32))
+            x, y = rows.everything()
         return LocalEpoch(card.hash, LOSS, params, {"x": x, "y": y}, {PRIVATE: places}, self.rule(), moments)
 
     def loaded_moments(self, kind: str, dumped: Mapping[str, Any], params: Array) -> Moments:

@@ -59,11 +59,22 @@ class OwnRows:
                 grown = grown._replaced(place, row, int(label))
         return grown
 
+    def everything(self) -> tuple[Array, NDArray[np.int64]]:
+        """All rows (n, d) float32 and labels (n,), the oldest of a ring first; there is at least one."""
+        if len(self.blocks) == 1:
+            rows, labels = self.blocks[0]
+            return _decoded(rows[self.skip :]), labels[self.skip :]
+        x = np.concatenate([_decoded(rows) for rows, _ in self.blocks])
+        return x[self.skip :], np.concatenate([labels for _, labels in self.blocks])[self.skip :]
+
     def gathered(self, places: NDArray[np.int32]) -> tuple[Array, NDArray[np.int64]]:
         """Rows (m, d) float32 and labels (m,) at `places` (m,), 0 being the oldest of a ring."""
         where = np.asarray(places, np.int64) + self.skip
         x = np.empty((len(where), self.blocks[0][0].shape[1]), np.float32)
         y = np.empty(len(where), np.int64)
+        if len(self.blocks) == 1:
+            rows, labels = self.blocks[0]
+            return _decoded(rows[where]), labels[where]
         for number in np.unique(where // BLOCK_ROWS).tolist():
             rows, labels = self.blocks[number]
             mask = where // BLOCK_ROWS == number
@@ -143,11 +154,19 @@ class OwnRows:
 
 def picks(rows: int, steps: int, batch: int, seed: int, counter: int) -> NDArray[np.int32]:
     """Which of `rows` rows each of `steps` steps takes: (steps, batch) int32, drawn anew for each step without
-    repeating a row within it, decided by seed and counter; -1 fills up where there are fewer rows than a batch."""
+    repeating a row within it, decided by seed and counter.
+
+    Where there are fewer rows than a batch every step takes all; -1 fills up to the next power of two, or the batch,
+    so that those of many nodes are of few shapes.
+    """
+    if rows <= batch:
+        drawn = np.full((steps, min(batch, 1 << (rows - 1).bit_length())), -1, np.int32)
+        drawn[:, :rows] = np.arange(rows)
+        return drawn
+    drawn = np.empty((steps, batch), np.int32)
     rng = np.random.default_rng((seed, counter))
-    drawn = np.full((steps, batch), -1, np.int32)
     for step in drawn:
-        step[: min(rows, batch)] = rng.choice(rows, min(rows, batch), replace=False)
+        step[:] = rng.choice(rows, batch, replace=False)
     return drawn
 
 

@@ -187,7 +187,7 @@ class PrototypeGossip(Knobs):
             learner.learn(x, label)
             samples += 1
             if len(learner.points) > self.keep_limit:
-                yield from self._compress(learner, state.seed + samples)
+                yield from compress(learner, int(self.keep_limit * self.keep_share), state.seed + samples)
         if not samples:
             return state, actions
         state = replace(
@@ -196,18 +196,6 @@ class PrototypeGossip(Knobs):
         actions += self._judged(event.at, muted, {peer: trials[peer] for peer in sorted(set(tried))})
         actions += [Note("samples", float(samples)), Note("prototypes", float(len(learner.points)))]
         return state, actions
-
-    def _compress(self, learner: Learner, seed: int) -> Generator[Request, Any, None]:
-        """Spec 5.4: weighted k-means per class, boundary last, in units of the features' scale."""
-        points = learner.points
-        target = max(len(points.classes), int(self.keep_limit * self.keep_share))
-        scaled = (points.vectors * learner.metric).astype(np.float32)
-        request = Cluster(scaled, points.labels.copy(), points.counts.copy(), target, learner.boundary(), seed % 2**31)
-        assign, centroids, _, _ = yield request
-        mass = np.bincount(assign, points.counts, len(centroids))
-        raw = np.zeros((len(centroids), points.d))
-        np.add.at(raw, assign, points.vectors * points.counts[:, None])
-        points.merge(assign, raw / mass[:, None])
 
     def _judged(self, at: float, before: frozenset[str], trials: Mapping[str, Trial]) -> list[Action]:
         actions: list[Action] = []
@@ -525,6 +513,22 @@ class PrototypeGossip(Knobs):
             for times in (state.pulled_at, state.answered_at)
         ]
         return replace(state, pulled_at=recent[0], answered_at=recent[1])
+
+
+def compress(learner: Learner, target: int, seed: int) -> Generator[Request, Any, None]:
+    """Spec 5.4: weighted k-means per class, boundary last, in units of the features' scale; `learner` is changed.
+
+    target: prototypes to keep, at least one of each class.
+    """
+    points = learner.points
+    scaled = (points.vectors * learner.metric).astype(np.float32)
+    target = max(len(points.classes), target)
+    request = Cluster(scaled, points.labels.copy(), points.counts.copy(), target, learner.boundary(), seed % 2**31)
+    assign, centroids, _, _ = yield request
+    mass = np.bincount(assign, points.counts, len(centroids))
+    raw = np.zeros((len(centroids), points.d))
+    np.add.at(raw, assign, points.vectors * points.counts[:, None])
+    points.merge(assign, raw / mass[:, None])
 
 
 def _whose_turn(others: Others, turn: int) -> tuple[list[str], int]:

@@ -9,14 +9,92 @@ import pytest
 
 from edgeswarm.backends.reference import ReferenceBackend
 from edgeswarm.models.file import Model
+from edgeswarm.models.perceptron import perceptron
+from edgeswarm.models.public import PublicSet
 from edgeswarm.strategies import STRATEGIES, checks
 from edgeswarm.strategies.base import Batch, Note, equipped
-from tests.tiny_model import tiny
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "body_average": [
+        {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8, "body_every": 2},
+        {
+            "period_s": 3.0,
+            "window": 40,
+            "steps": 2,
+            "batch": 8,
+            "scheme": "int8",
+            "optimiser": "rmsprop",
+            "restart": True,
+        },
+    ],
+    "gatta": [
+        {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8, "body_every": 2, "scheme": "int8"},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "reading": "a", "train_mix": True, "optimiser": "adam"},
+        {
+            "period_s": 3.0,
+            "window": 40,
+            "steps": 2,
+            "batch": 8,
+            "reading": "b",
+            "mix": 0.5,
+            "skip": "top",
+            "clip": 0.0,
+            "start_head": "normal",
+            "warm_rounds": 2,
+            "probe_every": 4,
+            "top_share": 0.4,
+        },
+    ],
+    "d_psgd": [
+        {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "scheme": "int8", "optimiser": "adam"},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "scheme": "int4", "snapshot_every": 4, "gossip": 0.5},
+    ],
+    "global_update_tracking": [
+        {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "mu": 0.05, "beta": 0.8, "scheme": "float16"},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "mu": 0.5, "scheme": "int8", "snapshot_every": 5},
+        {"period_s": 3.0, "window": 40, "steps": 1, "batch": 8, "scheme": "top", "snapshot_every": 0, "gossip": 0.3},
+    ],
+    "global_update_tracking_paper": [
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "mu": 0.4},
+        {"period_s": 3.0, "window": 40, "steps": 1, "batch": 8, "mu": 0.05, "beta": 0.9},
+    ],
+    "gradient_tracking": [{"period_s": 3.0, "window": 40, "steps": 2, "batch": 8}],
+    "qg_dsgdm": [
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "form": form}
+        for form in ("original", "nesterov", "undamped")
+    ],
+    "fedmd": [{"period_s": 3.0, "window": 40, "steps": 3, "batch": 8}],
+    "gossip_learning": [
+        {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "scheme": "int8", "optimiser": "sgd", "momentum": 0.0},
+    ],
     "isolated": [
         {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8},
         {"period_s": 3.0, "window": 30, "steps": 2, "keep": "reservoir", "optimiser": "adam", "clip": 0.0},
+    ],
+    "multi_headed_distillation": [
+        {"period_s": 3.0, "window": 40, "steps": 3, "batch": 8, "half_life_s": 20.0},
+        {
+            "period_s": 3.0,
+            "window": 40,
+            "steps": 2,
+            "batch": 8,
+            "encoding": "float32",
+            "own": "always",
+            "bids": False,
+            "embedding_weight": 0.5,
+            "choice": "random",
+            "serve": 2,
+            "aux_warmup": 10,
+            "optimiser": "adam",
+        },
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "encoding": "uint8", "refresh_every": 3, "ranks": 1},
+    ],
+    "prototype_distillation": [
+        {"period_s": 3.0, "keep_limit": 24},
+        {"period_s": 3.0, "ranks": 2, "choice": "mean", "own": "always", "bids": False, "gate": 0.0},
     ],
     "prototype_gossip": [
         {"period_s": 3.0, "keep_limit": 24},
@@ -43,17 +121,21 @@ CASES = [
 ]
 
 
+PUBLIC = PublicSet(np.random.default_rng(5).normal(0, 1.5, (48, checks.D)).astype(np.float32), ("no", "yes"))
+"""Where the story's two classes lie, for methods that learn from a public set."""
+
+
 @pytest.fixture(scope="module")
 def model() -> tuple[Model, ReferenceBackend]:
     """For methods that train one: it takes what the story gives, and a backend has loaded it."""
-    model, backend = tiny((checks.D,), ("no", "yes")), ReferenceBackend()
+    model, backend = perceptron(("no", "yes"), np.zeros(checks.D), np.ones(checks.D), 4, heads=2), ReferenceBackend()
     backend.load(model)
     return model, backend
 
 
 @pytest.mark.parametrize(("name", "settings", "check"), CASES)
 def test_rule(name: str, settings: dict[str, Any], check: checks.Check, model: tuple[Model, ReferenceBackend]) -> None:
-    strategy = equipped(STRATEGIES[name](**settings), 7, model[0])
+    strategy = equipped(STRATEGIES[name](**settings), 7, model[0], public=PUBLIC)
     if (name, check.__name__) in NOT_KEPT:
         with pytest.raises(AssertionError):
             check(strategy, model[1].answer)
@@ -100,3 +182,15 @@ def test_a_rule_sees_a_step_that_writes_into_the_old_state() -> None:
 def test_dumps_are_plain_data_only() -> None:
     with pytest.raises(TypeError, match="set"):
         checks.packed({"peers": {"a"}})
+
+
+def test_a_rule_sees_a_step_that_writes_into_a_message(model: tuple[Model, ReferenceBackend]) -> None:
+    class Careless(STRATEGIES["d_psgd"]):  # type: ignore[misc]
+        def _heard(self, state: Any, event: Any) -> Any:
+            event.message.values.codes[0] += 1
+            return super()._heard(state, event)
+
+    knobs = {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "snapshot_every": 3}
+    with pytest.raises(ValueError, match="read-only"):
+        checks.check_it_shares(equipped(Careless(**knobs), 7, model[0]), model[1].answer)
+    assert checks.run_all(equipped(STRATEGIES["d_psgd"](**knobs), 7, model[0]), answer=model[1].answer) == {}

@@ -121,7 +121,8 @@ def test_picks_are_decided_by_seed_and_counter() -> None:
     assert not np.array_equal(drawn, picks(100, 5, 8, 1, 3)) and not np.array_equal(drawn, picks(100, 5, 8, 2, 2))
     assert all(len(set(step)) == 8 for step in drawn.tolist()), "a row twice in one step"
     short = picks(3, 4, 8, 1, 2)
-    assert all(sorted(step) == [-1] * 5 + [0, 1, 2] for step in short.tolist())
+    assert all(sorted(step) == [-1, 0, 1, 2] for step in short.tolist())
+    assert picks(3, 1, 3, 1, 2).tolist() == [[0, 1, 2]] and picks(1, 2, 8, 1, 2).tolist() == [[0], [0]]
 
 
 def test_numbers_too_large_to_train_on() -> None:
