@@ -17,6 +17,7 @@ from edgeswarm.strategies.base import (
     Action,
     Decision,
     Event,
+    Listen,
     Note,
     Peers,
     Request,
@@ -33,6 +34,8 @@ S = TypeVar("S")
 
 LINKS_LIMIT = 4096
 """Peers of which numbers are kept; beyond it those of absent peers are dropped."""
+LATE_S = 1.0
+"""A wake-up that is taken later than this has been slept through."""
 
 
 class Score:
@@ -51,12 +54,19 @@ class Score:
     def notes(self) -> dict[str, float]:
         return {"accuracy_alone": self._alone / self._mass, "accuracy_swarm": self._swarm / self._mass}
 
+    def dump(self) -> list[float]:
+        return [self._alone, self._swarm, self._mass]
+
+    def load(self, dumped: list[float]) -> None:
+        self._alone, self._swarm, self._mass = dumped
+
 
 class Agent(Generic[S]):
     """Owns a strategy's state. `steps(event)` is entered by one caller at a time and drives everything.
 
     deliver: called with an Event when a wake-up asked for is due; it must hand the event to `steps` in its turn.
     decided, tested: called with every Decision (the ledger's door) and with every test-then-train answer.
+    taking: the event whose step is under way, None between two steps.
     """
 
     def __init__(
@@ -82,27 +92,39 @@ class Agent(Generic[S]):
         self._decided = decided
         self._tested = tested
         self.score = Score()
+        self.taking: Event | None = None
+        self._told: Event | None = None
         self._alarms: dict[str, float] = {}
         self._follow: deque[Event] = deque()
 
     def steps(self, event: Event) -> Generator[Request, Any, None]:
         """Take `event` and whatever follows from it at once; yields requests for arithmetic, wants their answers."""
         self._follow.append(event)
+        self._told = None
+        return self.resume()
+
+    def resume(self) -> Generator[Request, Any, None]:
+        """Take what follows from an earlier event, as `steps` does; after `load` that is where it had got to."""
         while self._follow:
-            current = self._follow.popleft()
+            self.taking = current = self._follow.popleft()
             if isinstance(current, Woke) and self._alarms.get(current.name) != current.at:
                 continue  # replaced by a later Wake of the same name
-            self.state, actions = yield from self.strategy.step(self.state, current)
+            self._told = self._told or self._seen(current)
+            self.state, actions = yield from self.strategy.step(self.state, self._told)
+            self._told = None
             if isinstance(current, Woke):  # kept until here, so that a step that failed can be tried again
                 self._alarms.pop(current.name, None)
             if isinstance(current, Peers) and len(self.link_notes) + len(self.ages) > LINKS_LIMIT:
                 self._drop_links(frozenset(current.names))
             self.perform(actions)
+        self.taking = None
 
     def perform(self, actions: list[Action]) -> None:
         """Carry out what a strategy wants."""
         for action in actions:
             match action:
+                case Note(name, value, peer):
+                    self._note(name, value, peer)
                 case Send(to, message):
                     self._send(to, message)
                 case Wake(at, name):
@@ -112,13 +134,27 @@ class Agent(Generic[S]):
                     self.score.count(action)
                     self.notes.update(self.score.notes())
                     self._tested(action)
-                case Note("age_s", value, peer) if peer:
-                    self.ages.setdefault(peer, AgeMeter()).update(self._clock.now(), value)
-                case Note(name, value, peer):
-                    notes = self.link_notes.setdefault(peer, {}) if peer else self.notes
-                    notes[name] = value
                 case Decision():
                     self._decided(action)
+                case Listen(to):
+                    self._transport.listen(to)
+
+    def _note(self, name: str, value: float, peer: str) -> None:
+        if not peer:
+            self.notes[name] = value
+        elif name == "age_s":
+            if peer not in self.ages:
+                self.ages[peer] = AgeMeter()
+            self.ages[peer].update(self._clock.now(), value)
+        else:
+            self.link_notes.setdefault(peer, {})[name] = value
+
+    def _seen(self, event: Event) -> Event:
+        """The event as the strategy is told of it. A wake-up that was slept through, or waited for long arithmetic,
+        says when it really is: else a node would make up for all the rounds it missed, one after another."""
+        if isinstance(event, Woke) and self._clock.now() - event.at > LATE_S:
+            return Woke(self._clock.now(), event.name)
+        return event
 
     def _send(self, to: str, message: Message) -> None:
         size_bytes = self._transport.send(to, message)
@@ -127,6 +163,28 @@ class Agent(Generic[S]):
     def _drop_links(self, present: frozenset[str]) -> None:
         self.link_notes = {peer: notes for peer, notes in self.link_notes.items() if peer in present}
         self.ages = {peer: meter for peer, meter in self.ages.items() if peer in present}
+
+    def dump(self) -> dict[str, Any]:
+        """Everything but the strategy itself; the events of a step under way stand first, to be taken anew."""
+        return {
+            "state": self.strategy.dump(self.state),
+            "events": [*([] if self.taking is None else [self.taking]), *self._follow],
+            "told": self._told,
+            "alarms": dict(self._alarms),
+            "notes": dict(self.notes),
+            "link_notes": {peer: dict(notes) for peer, notes in self.link_notes.items()},
+            "ages": {peer: meter.dump() for peer, meter in self.ages.items()},
+            "score": self.score.dump(),
+        }
+
+    def load(self, dumped: dict[str, Any]) -> None:
+        """Go on as dumped; `resume` takes the events of the step that was under way."""
+        self.state = self.strategy.load(self.node, dumped["state"])
+        self._follow, self._told = deque(dumped["events"]), dumped["told"]
+        self._alarms, self.notes = dict(dumped["alarms"]), dict(dumped["notes"])
+        self.link_notes = {peer: dict(notes) for peer, notes in dumped["link_notes"].items()}
+        self.ages = {peer: AgeMeter.load(meter) for peer, meter in dumped["ages"].items()}
+        self.score.load(dumped["score"])
 
     def link_report(self) -> Mapping[str, Mapping[str, float]]:
         """Numbers per peer: those the strategy noted, and the age of information on the link."""

@@ -37,7 +37,9 @@ from edgeswarm.agent.settings import (
     Config,
     EncoderConfig,
     EvaluateConfig,
+    GraphConfig,
     ModelConfig,
+    PublicConfig,
     ReportConfig,
     SourceConfig,
     StateConfig,
@@ -51,9 +53,11 @@ __all__ = [
     "Config",
     "EncoderConfig",
     "EvaluateConfig",
+    "GraphConfig",
     "ModelConfig",
     "Origin",
     "Origins",
+    "PublicConfig",
     "ReportConfig",
     "SourceConfig",
     "StateConfig",
@@ -65,8 +69,11 @@ __all__ = [
     "rows",
 ]
 
-SET_BY_THE_AGENT = ("name", "schema", "card", "start")
-"""Fields of a strategy that are no knobs: what it is called, the fingerprint of this node's features, its model."""
+SET_BY_THE_AGENT = ("name", "schema", "card", "start", "topology", "public")
+"""Fields of a strategy that are no knobs: what it is called, the fingerprint of this node's features, its model, whom
+it hears, its public samples."""
+NEEDED = (("card", "model", "trains a model"), ("public", "public", "learns from public samples"))
+"""Attribute of a strategy that wants a file, the section that names it, and the words for why."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def load(
     name = values.get("strategy.name", BY_SECTION["strategy"]["name"].default)
     if name not in table:
         raise fail(origins["strategy.name"], "strategy.name", f"cannot be {name!r}{did_you_mean(name, table)}")
-    knobs = _knobs(name, table[name], values, origins)
+    knobs = knobs_of(name, table[name], values, origins)
 
     parts: dict[str, Any] = {key: values[key] for key in TOP if key in values}
     for section, cls in SECTIONS.items():
@@ -131,10 +138,13 @@ def load(
         parts["state"] = StateConfig(folder, parts["state"].every_s)
         where["state.folder"] = origin
     config = Config(**parts)
-    _try_strategy(config.strategy, table, origins)
+    try_strategy(config.strategy, table, origins)
     check_whole(config, origins, complete)
-    if complete and hasattr(table[name], "card") and not config.model.path:
-        raise fail(origins["strategy.name"], "strategy.name", f"= {name!r} trains a model: set [model] path as well")
+    if complete:
+        for attribute, section, does in NEEDED:
+            if hasattr(table[name], attribute) and not getattr(config, section).path:
+                text = f"= {name!r} {does}: set [{section}] path as well"
+                raise fail(origins["strategy.name"], "strategy.name", text)
     return config, origins
 
 
@@ -211,8 +221,8 @@ def _strategies() -> Mapping[str, type]:
     return table
 
 
-def _knobs(name: str, cls: type, values: Mapping[str, Any], origins: Origins) -> dict[str, Any]:
-    """The knobs set for strategy `name`, checked against its fields."""
+def knobs_of(name: str, cls: type, values: Mapping[str, Any], origins: Origins) -> dict[str, Any]:
+    """The knobs among `values` ("strategy.<knob>") of strategy `name`, checked by its fields. Raises ConfigError."""
     known = {knob: setting for knob, setting in settings_of(cls).items() if knob not in SET_BY_THE_AGENT}
     knobs: dict[str, Any] = {}
     for key, value in values.items():
@@ -240,7 +250,7 @@ def build_strategy(config: StrategyConfig, strategies: Mapping[str, type] | None
         raise ConfigError(f"[strategy] {config.name}: {error}") from None
 
 
-def _try_strategy(config: StrategyConfig, table: Mapping[str, type], origins: Origins) -> None:
+def try_strategy(config: StrategyConfig, table: Mapping[str, type], origins: Origins) -> None:
     """Make the strategy once, so that knobs which contradict one another are refused now and with their place."""
     try:
         build_strategy(config, table)

@@ -32,6 +32,7 @@ def check_whole(config: Config, origins: Where, complete: bool) -> None:
                 raise ConfigError(f"{origins[key]}: {error}") from None
     _check_broker(config, origins)
     _check_source(config, origins)
+    _check_graph(config, origins)
     if complete:
         _check_complete(config, origins)
 
@@ -83,10 +84,7 @@ def _check_source(config: Config, origins: Where) -> None:
     if needed and not getattr(source, needed):
         raise fail(origins["source.kind"], "source.kind", f'= "{source.kind}" needs {needed} to be set too')
     for key in ("features", "classes"):
-        words = getattr(source, key)
-        twice = next((word for word in words if words.count(word) > 1), None)
-        if twice is not None:
-            raise fail(origins[f"source.{key}"], f"source.{key}", f"names {twice!r} twice")
+        _check_once(getattr(source, key), f"source.{key}", origins)
     for key in ("topic", "label_topic", "predictions_topic"):
         value = getattr(source, key)
         fault = filter_fault(value, wildcards=key != "predictions_topic") if value else None
@@ -101,3 +99,26 @@ def _check_source(config: Config, origins: Where) -> None:
             "source.predictions_topic",
             "is among the topics listened to: the node would take its own predictions for samples",
         )
+
+
+def _check_graph(config: Config, origins: Where) -> None:
+    graph, names = config.graph, origins["graph.names"]
+    if graph.kind == "edges" and not graph.file:
+        raise fail(origins["graph.kind"], "graph.kind", '= "edges" needs file to be set too')
+    if graph.file and graph.kind != "edges":
+        raise fail(origins["graph.file"], "graph.file", f'is used with kind = "edges" only, and that is "{graph.kind}"')
+    _check_once(graph.names, "graph.names", origins)
+    for name in graph.names:
+        try:
+            valid_name(name, "node")
+        except ConfigError as error:
+            raise fail(names, "graph.names", f"holds what is no name: {error}") from None
+    if graph.names and config.node and config.node not in graph.names:
+        hint = did_you_mean(config.node, graph.names)
+        raise fail(names, "graph.names", f"lacks this node, {config.node!r}{hint}")
+
+
+def _check_once(words: tuple[str, ...], key: str, origins: Where) -> None:
+    twice = next((word for word in words if words.count(word) > 1), None)
+    if twice is not None:
+        raise fail(origins[key], key, f"names {twice!r} twice")

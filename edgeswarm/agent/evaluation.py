@@ -34,12 +34,15 @@ class HoldOut:
 
     async def score(self) -> None:
         """Note the shares of rows that are given their label: holdout_alone by what this node learnt itself,
-        holdout_swarm by all it knows. What cannot be computed is said in the log, and keeps its last value."""
+        holdout_swarm by all it knows; nothing before there is an answer. What cannot be computed is said in the log,
+        and keeps its last value."""
         try:
             if self._ready is None:  # rows in, what the strategy learns from out: the same every time
                 self._ready = await self._serving.prepared(self._x)
             for name, alone in (("holdout_alone", True), ("holdout_swarm", False)):
-                self._notes[name] = await self._serving.score(self._ready, self._labels, alone)
+                share = await self._serving.score(self._ready, self._labels, alone)
+                if share is not None:
+                    self._notes[name] = share
         except (ModelError, OutOfMemory) as error:
             self._counters["unscored"] += 1
             log.error("%s; not scored this time", error)

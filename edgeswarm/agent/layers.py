@@ -70,14 +70,7 @@ def setting_of(key: str) -> Setting | None:
 
 def read_file(path: Path) -> Layer:
     """The settings in one TOML file. Raises ConfigError naming file, line and key, and the nearest right one."""
-    text = _text_of(path)
-    try:
-        tree: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_syntax(path, text, str(error))) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not usable as TOML: nested too deeply") from None
-    lines = key_lines(text)
+    tree, lines = read_tree(path)
     layer = Layer(path.absolute().parent)
     for name, value in tree.items():
         origin = Origin("file", str(path), lines.get((name,), 1))
@@ -92,6 +85,18 @@ def read_file(path: Path) -> Layer:
         else:
             _take(layer, "", name, value, origin)
     return layer
+
+
+def read_tree(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """A TOML file's tables, and the line of each key. Raises ConfigError: unreadable, too large, no TOML."""
+    text = _text_of(path)
+    try:
+        tree: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(_syntax(path, text, str(error))) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not usable as TOML: nested too deeply") from None
+    return tree, key_lines(text)
 
 
 def _text_of(path: Path) -> str:

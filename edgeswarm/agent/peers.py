@@ -7,7 +7,7 @@ wills, must not keep the dead alive: a peer that was silent for too long is take
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from edgeswarm.messages import Presence
@@ -70,7 +70,7 @@ class PeerTable:
         peer = self._peers.get(name)
         if peer is None:
             return False
-        self._peers[name] = replace(peer, heard_at=at, silent=False)
+        self._peers[name] = Peer(peer.presence, at)
         back = not peer.present and self._peers[name].present
         self._revived |= back
         return back
@@ -82,6 +82,14 @@ class PeerTable:
             self._peers[name] = replace(self._peers[name], silent=True)
         changed, self._revived = bool(silent) or self._revived, False
         return changed
+
+    def dump(self) -> dict[str, Peer]:
+        """All that is remembered, in its order."""
+        return dict(self._peers)
+
+    def load(self, dumped: Mapping[str, Peer]) -> None:
+        """Remember what was dumped, and nothing else."""
+        self._peers, self._revived = dict(dumped), False
 
     def _make_room(self) -> bool:
         absent = [(peer.heard_at, name) for name, peer in self._peers.items() if not peer.present]

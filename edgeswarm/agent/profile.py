@@ -21,6 +21,7 @@ from edgeswarm.agent.profile_tables import Profile, Thermal
 from edgeswarm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edgeswarm.models.cost import Speed
     from edgeswarm.models.limits import Limits
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "load_profile",
     "model_limits",
     "profiles",
+    "speed",
 ]
 
 AUTO = "auto"
@@ -43,6 +45,10 @@ _TRAINING_BYTES_PER_PARAM = 32
 """Start vector, parameters, gradient and two moments of an optimiser, and copies while they change: eight float32."""
 _MODEL_FILES_IN_MEMORY = 4
 """A model file is read, unpacked, checked, and its graphs are held by the runtime once more."""
+_PROCESS_BYTES = 75_000_000
+"""A Python process with NumPy and onnxruntime around a tiny model (measured on x86-64)."""
+_CALL_S_AT_1_GFLOPS = 2e-4
+"""Calling a runtime takes Python's time, which shrinks with the processor's speed like everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +199,12 @@ def model_limits(profile: Profile, found: Board | None = None) -> Limits:
         return Limits(file_bytes=profile.training.max_model_bytes, parameters=profile.training.max_params)
     cut = budget(profile, found)
     return Limits(file_bytes=cut.max_model_bytes, parameters=cut.max_params)
+
+
+def speed(profile: Profile) -> Speed:
+    """How fast boards of this class compute with one thread, as `models.cost` wants it; estimates."""
+    from edgeswarm.models.cost import Speed  # as above
+
+    gflops = profile.speed.gflops_float32_estimate
+    bytes_per_s = profile.speed.memory_mb_s_estimate * _MEGA
+    return Speed(gflops * 1e9, bytes_per_s, _CALL_S_AT_1_GFLOPS / gflops, _PROCESS_BYTES)

@@ -42,7 +42,7 @@ from edgeswarm.agent.systemd import notify, watchdog_s
 from edgeswarm.agent.tasks import Tasks
 from edgeswarm.agent.trouble import Trouble
 from edgeswarm.agent.voice import Voice
-from edgeswarm.strategies.base import Decision, Event, Started, wants_model
+from edgeswarm.strategies.base import Decision, Event, Started, finish
 from edgeswarm.transport.mqtt import MqttTransport
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,8 @@ class Service:
         silence_s = max(3600.0, 10 * config.report.every_s)
         self._hearing = Hearing(config.node, silence_s, self._inbox, memory, self._stopping, self.counters)
         try:
-            model = needed(config.model, config.strategy)
-            self._equipment = equip(model, config.encoder, config.compute, memory.store.folder / PROBES)
+            self._files = needed(config)
+            self._equipment = equip(self._files, config.compute, memory.store.folder / PROBES, node=config.node)
             self._source = source = open_source(
                 config.source,
                 config.task,
@@ -161,7 +161,7 @@ class Service:
             if self._source.schema() is None:
                 self._voice.announce()
             else:
-                self._begin()
+                await self._begin()
             # Now, not with the first sample: a sensor may be silent for longer than a service manager waits.
             notify("READY=1")
             tasks.start("transport", self._transport.run())
@@ -201,24 +201,27 @@ class Service:
 
     # ---- the agent ---------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """Make the agent, now that it is known what the samples look like. Raises ConfigError."""
-        raw = self._source.schema()
-        assert raw is not None and self._compute is not None
+    async def _begin(self) -> None:
+        """Make the agent, now that it is known what the samples look like. Raises ConfigError, ModelError."""
+        raw, compute, equipment = self._source.schema(), self._compute, self._equipment
+        assert raw is not None and compute is not None
         bare = build_strategy(self.config.strategy)
-        preparation = self._equipment.preparation(raw, bare)
+        preparation = equipment.preparation(raw, bare)
         schema = preparation.schema
-        strategy = self._equipment.equipped(bare, schema.fingerprint)
+        # An encoder may take a while with thousands of public rows.
+        public = await asyncio.wrap_future(
+            compute.submit(lambda: finish(equipment.prepared(preparation), compute.backend.answer))
+        )
+        strategy = equipment.equipped(bare, schema.fingerprint, public)
         memory = self._memory
-        if not preparation.trivial or wants_model(strategy):
-            memory.also = described(raw, self._equipment, self.config.model, self.config.encoder)
+        memory.also = described(raw, equipment, self._files, self.config.strategy, self.config.node)
         clock = LoopClock(asyncio.get_running_loop())
         state = memory.restore(strategy, schema)
         agent = Agent(self.config.node, strategy, state, self._transport, clock, self._deliver, memory.ledger.record)
         agent.notes.update(memory.notes)
-        serving = Serving(agent, self._compute, preparation)
+        serving = Serving(agent, compute, preparation)
         learner = Learner(
-            agent, preparation, self._compute, self._inbox, memory.ledger, self._trouble, self.counters, memory.taken
+            agent, preparation, compute, self._inbox, memory.ledger, self._trouble, self.counters, memory.taken
         )
         self._begun = _Begun(agent, schema, preparation, serving, learner)
         self._voice.agent, self._voice.schema = agent, schema
@@ -279,7 +282,7 @@ class Service:
         count = 0
         async for sample in samples:
             if self._begun is None:
-                self._begin()
+                await self._begin()
             count += 1
             if sample.label is None and self._questions is not None:
                 await self._questions.ask(sample)

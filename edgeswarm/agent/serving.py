@@ -49,15 +49,16 @@ class Serving:
             parts.append(await asyncio.wrap_future(self._compute.submit(partial(self._finished, steps))))
         return np.concatenate(parts)
 
-    async def score(self, x: Array, labels: Sequence[str], alone: bool) -> float:
-        """Share of prepared rows x (n, d), n at least 1, that are given their label."""
+    async def score(self, x: Array, labels: Sequence[str], alone: bool) -> float | None:
+        """Share of prepared rows x (n, d), n at least 1, that are given their label; None before any is answered."""
         strategy, state = self._agent.strategy, self._agent.state
-        right = 0
+        right = answered = 0
         for at in range(0, len(x), ROWS_AT_ONCE):
             steps = strategy.predict(state, x[at : at + ROWS_AT_ONCE], alone)
             names, _ = await asyncio.wrap_future(self._compute.submit(partial(self._finished, steps)))
+            answered += sum(name is not None for name in names)
             right += sum(name == label for name, label in zip(names, labels[at : at + ROWS_AT_ONCE], strict=True))
-        return right / len(x)
+        return right / len(x) if answered else None
 
     def _finished(self, steps: Any) -> Any:
         return finish(steps, self._compute.backend.answer)

@@ -16,6 +16,11 @@ FORMATS = ("json", "msgpack")
 IMAGE_MODES = ("grey", "rgb")
 BACKENDS = ("auto", "reference", "onnx", "onnx-cuda", "onnx-tensorrt", "torch", "torch-cuda")
 """Names of `backends.choose`; they stand here again because that brings NumPy, and `--help` must stay cheap."""
+GRAPHS = (
+    "full", "ring", "directed-ring", "torus", "circulant", "exponential", "regular", "erdos-renyi", "dyck", "edges",
+)  # fmt: skip
+WEIGHTS = ("metropolis", "uniform", "lazy")
+"""Kinds and weights of `maths.graphs`; here again for the same reason."""
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:
@@ -93,6 +98,28 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class GraphConfig:
+    """[graph]: whom a node hears, for methods that have neighbours; it says the same at every node of the task."""
+
+    kind: str = setting("full", "which graph; edges: the one in `file`", choices=GRAPHS)
+    names: tuple[str, ...] = setting(
+        (), "everybody who belongs to it, whether there or not; empty: those in the file, or whoever is present"
+    )
+    degree: int = setting(4, "regular: neighbours of each node", low=1, high=1000)
+    probability: float = setting(0.3, "erdos-renyi: chance that two nodes are neighbours", low=0.0, high=1.0)
+    seed: int = setting(0, "regular, erdos-renyi: of the draw", low=0, high=2**32 - 1)
+    file: str = setting("", "edges: lines of two names, perhaps followed by the quality of their link", path=True)
+    weights: str = setting("metropolis", "what a neighbour's model counts when models are averaged", choices=WEIGHTS)
+
+
+@dataclass(frozen=True)
+class PublicConfig:
+    """[public]: unlabelled samples that every node has, for methods that exchange predictions."""
+
+    path: str = setting("", "file of the public set, the same at every node", path=True)
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """[encoder]: a model file that turns samples into embeddings, which are then learnt from in their place."""
 
@@ -151,6 +178,8 @@ class Config:
     source: SourceConfig = field(default_factory=SourceConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    public: PublicConfig = field(default_factory=PublicConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     state: StateConfig = field(default_factory=StateConfig)
@@ -163,6 +192,8 @@ SECTIONS: Mapping[str, type] = {
     "source": SourceConfig,
     "strategy": StrategyConfig,
     "model": ModelConfig,
+    "graph": GraphConfig,
+    "public": PublicConfig,
     "encoder": EncoderConfig,
     "compute": ComputeConfig,
     "state": StateConfig,

@@ -13,19 +13,19 @@ from typing import Any
 
 from edgeswarm import __version__
 from edgeswarm.agent.agent import Agent
+from edgeswarm.agent.announcement import announcement
 from edgeswarm.agent.compute import Compute
 from edgeswarm.agent.hearing import Hearing
 from edgeswarm.agent.memory import Memory
 from edgeswarm.agent.settings import Config
 from edgeswarm.agent.sources import FileSource, MqttSource, Schema
 from edgeswarm.agent.status_file import write_status
-from edgeswarm.messages import Presence
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.wire.status import encode_report
 
 LINKS_LIMIT = 1000
 """Links one report may hold."""
-HEADLINES = ("samples", "prototypes", "accuracy_alone", "accuracy_swarm")
+HEADLINES = ("samples", "prototypes", "rounds", "staleness_rounds", "accuracy_alone", "accuracy_swarm")
 HEADLINES_EVERY_S = 120.0
 """Presence is retained, so it is what a visitor sees at once; a few numbers in it are renewed this often."""
 PACKET_HEAD_BYTES = 256
@@ -74,17 +74,21 @@ class Voice:
 
     def announce(self) -> None:
         """Presence, with what is known so far: a node whose sensor is silent is there too."""
-        config = self._config
-        facts: dict[str, float | int | str] = {
-            "version": __version__,
-            "strategy": config.strategy.name,
-            "task": config.task,
-        }
-        if self.schema is not None:
-            facts |= {"features": len(self.schema.features), "schema": f"{self.schema.fingerprint:016x}"}
-        facts |= {name: round(value, 4) for name, value in self.headlines().items()}
+        config, schema = self._config, self.schema
+        features, fingerprint = (len(schema.features), schema.fingerprint) if schema is not None else (0, 0)
         self._announced_at = time.monotonic()
-        self._transport.announce(Presence(config.node, "ready", self._memory.epoch, self._instance, facts))
+        self._transport.announce(
+            announcement(
+                config.node,
+                self._memory.epoch,
+                self._instance,
+                config.strategy.name,
+                config.task,
+                features,
+                fingerprint,
+                self.headlines(),
+            )
+        )
 
     def report(self) -> dict[str, Any]:
         """Everything an operator could want to know, as numbers: notes of this node, and of its link to each peer."""

@@ -102,9 +102,10 @@ def kind_of(backend: TorchBackend, request: Request) -> Kind | None:
             ("gradient", request.model, request.loss, shapes), vector + _activations(model, count), gradients_together
         )
     if isinstance(request, LocalEpoch):
-        shapes = tuple(sorted((group, np.shape(picks)) for group, picks in request.picks.items()))
+        shapes = tuple(sorted([(group, np.shape(picks)) for group, picks in request.picks.items()]))
+        widths = tuple([(name, np.shape(value)[1:]) for name, value in request.data.items()])
         mu = None if request.proximal is None else float(request.proximal[0])
-        key = ("epoch", request.model, request.loss, repr(request.optimiser), request.moments.step, shapes, mu)
+        key = ("epoch", request.model, request.loss, request.optimiser, request.moments.step, shapes, widths, mu)
         count = sum(shape[-1] for _, shape in shapes if shape)
         return Kind(key, vector + _activations(model, count) + _bytes(request), train_together)
     count = len(request.x)
@@ -168,21 +169,23 @@ def forward_together(backend: TorchBackend, requests: Sequence[Embed | Predict |
     """Answers to forward requests of one kind of outputs, one model and one number of rows."""
     card = backend.model(requests[0].model).card
     program = backend.program(backend.model(requests[0].model), FORWARD, True)
-    x = np.stack([rows.samples(card, request.x) for request in requests])
     params = backend.tensor(np.stack([rows.vector(card, request.params) for request in requests]))
+    shared = all(request.x is requests[0].x for request in requests)  # one test set, as a rule
+    each = [rows.samples(card, request.x) for request in (requests[:1] if shared else requests)]
 
     def chunk(part: NDArray[Any]) -> dict[str, NDArray[Any]]:
         with torch.inference_mode():
             given = backend.tensor(np.ascontiguousarray(part.swapaxes(0, 1)))
             program.plan({"params": params[0], "x": given[0]})
-            found = torch.func.vmap(lambda vector, some: program({"params": vector, "x": some}))(params, given)
+            run = torch.func.vmap(lambda own, some: program({"params": own, "x": some}), (0, None if shared else 0))
+            found = run(params, given[0] if shared else given)
         return {name: array(value.transpose(0, 1)) for name, value in found.items()}
 
-    outputs = rows.in_chunks(card, x.swapaxes(0, 1), chunk) if x.shape[1] else None
+    outputs = rows.in_chunks(card, np.stack(each, axis=1), chunk) if len(each[0]) else None
     answers: list[Any] = []
     for at, request in enumerate(requests):
         if outputs is None:
-            own = rows.in_chunks(card, x[at], lambda _: {})
+            own = rows.in_chunks(card, each[0], lambda _: {})
         else:
             own = {name: np.ascontiguousarray(value[:, at]) for name, value in outputs.items()}
         if isinstance(request, Embed):
@@ -218,39 +221,29 @@ class EpochRows:
     """Rows of all agents on the device once, and the batches (agents, batch, ...) of each step."""
 
     def __init__(self, backend: TorchBackend, card: ModelCard, spec: LossSpec, requests: Sequence[LocalEpoch]) -> None:
-        """Raises ModelError as `rows.epoch_rows`."""
-        self._spec, self.steps = spec, 0
-        self._rows: dict[str, Tensor] = {}
+        """Requests are alike as `kind_of` says, so the first is checked for all of them, and all their numbers at once.
+
+        Raises ModelError as `rows.epoch_rows`.
+        """
+        self._spec, first = spec, requests[0]
+        _, self.steps = rows.epoch_rows(card, first)
         self._at: dict[str, Tensor] = {}
         self._filled: dict[str, Tensor] = {}
-        parts: dict[str, list[NDArray[Any]]] = {tensor.name: [] for tensor in spec.inputs}
-        starts: dict[str, list[int]] = {}
-        known: dict[tuple[str, tuple[int, ...]], int] = {}
-        lengths: dict[str, int] = {}
-        for request in requests:
-            data, self.steps = rows.epoch_rows(card, request)
-            groups: dict[str, list[str]] = {}
-            for tensor in spec.inputs:
-                groups.setdefault(tensor.group, []).append(tensor.name)
-            for group, names in groups.items():
-                # Agents that share their rows (the public ones, as a rule) share them on the device too.
-                key = (group, tuple(id(request.data.get(name)) for name in names))
-                if key not in known:
-                    known[key] = lengths.get(group, 0)
-                    count = len(data[names[0]])
-                    for name in names:  # a group without rows still needs one to point at
-                        found = data[name]
-                        parts[name].append(found if count else np.zeros((1, *found.shape[1:]), found.dtype))
-                    lengths[group] = known[key] + max(1, count)
-                starts.setdefault(group, []).append(known[key])
-        for name, arrays in parts.items():
-            self._rows[name] = backend.tensor(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
-        for group, offsets in starts.items():
-            picks = np.stack([np.asarray(request.picks[group]) for request in requests], 1).astype(np.int64)
-            at = np.maximum(picks, 0) + np.array(offsets)[None, :, None]
-            self._at[group] = backend.tensor(at)
+        together: dict[str, NDArray[Any]] = {}
+        for group in dict.fromkeys(tensor.group for tensor in spec.inputs):
+            names = [tensor.name for tensor in spec.inputs if tensor.group == group and tensor.name in first.data]
+            joined, starts, counts = _joined([[request.data[name] for name in names] for request in requests])
+            picks = np.stack([request.picks[group] for request in requests], 1)
+            fits = picks.dtype.kind in "iu" and ((picks >= -1) & (picks < counts[:, None])).all()
+            if not fits:  # whose, and what is wrong with them
+                for request in requests:
+                    rows.epoch_rows(card, request)
+            together.update(zip(names, joined, strict=True))
+            self._at[group] = backend.tensor(np.maximum(picks, 0).astype(np.int64) + starts[:, None])
             if (picks < 0).any():
                 self._filled[group] = backend.tensor(picks < 0)
+        whole = rows.loss_inputs(card, first.loss, together)
+        self._rows = {name: backend.tensor(value) for name, value in whole.items()}
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Inputs of one step, (agents, batch, ...); weights of rows that only fill up are 0."""
@@ -263,6 +256,28 @@ class EpochRows:
                 chosen = torch.where(filled, torch.zeros_like(chosen), chosen)
             out[tensor.name] = chosen
         return out
+
+
+def _joined(given: Sequence[list[NDArray[Any]]]) -> tuple[list[NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]:
+    """The arrays of all agents one after another, (agents,) where each agent's rows start, and how many it has.
+
+    given: of each agent the same arrays, with one row per sample. Agents that share their rows (the public ones, as a
+    rule) share them here too. An agent without rows gets one to point at; one whose arrays differ in rows has -1 rows.
+    """
+    known: dict[tuple[int, ...], tuple[int, int]] = {}
+    parts: list[list[NDArray[Any]]] = []
+    places: list[tuple[int, int]] = []
+    end = 0
+    for found in given:
+        key = tuple(map(id, found))
+        if key not in known:
+            count = len(found[0])
+            known[key] = end, count if all(len(each) == count for each in found) else -1
+            parts.append(found if count else [np.zeros((1, *each.shape[1:]), each.dtype) for each in found])
+            end += max(1, count)
+        places.append(known[key])
+    starts, counts = np.array(places, np.int64).T
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)], starts, counts
 
 
 def _spec(model: Model, request: Gradient | LocalEpoch) -> LossSpec:

@@ -102,12 +102,12 @@ def test_rows_that_cannot_be_used_are_counted(table):
         (
             "a,lable\n1,x\n",
             {},
-            "d.csv:1: no column 'label' for the label; did you mean 'lable'? ([source] label says which)",
+            "d.csv:1: no column 'label' for the label; did you mean 'lable'? (`label` says which)",
         ),
         (
             "a,label\n1,x\n",
             {"features": ("b",)},
-            "d.csv:1: no column 'b' for a feature; one of a, label ([source] features",
+            "d.csv:1: no column 'b' for a feature; one of a, label (`features` says which",
         ),
         (
             "a,label\n1,x\n",
@@ -268,7 +268,7 @@ def test_samples_that_cannot_be_used_are_counted_and_labels_stay_with_theirs(arc
         (
             {"x": np.zeros((1, 2)), "y": np.zeros(1)},
             {"features": ("a",)},
-            "1 [source] features are named, array 'x' has 2",
+            "1 `features` are named, array 'x' has 2",
         ),
         ({"x": np.zeros((1, 4097)), "y": np.zeros(1)}, {}, "4097 features, nodes can exchange at most 4096"),
     ],

@@ -112,7 +112,7 @@ class CsvSource(FileSource):
         if name in self._columns:
             return self._columns.index(name)
         hint = did_you_mean(name, self._columns)
-        raise DataError(f"{self.path}:1: no column {name!r} for {role}{hint} ([source] {key} says which)")
+        raise DataError(f"{self.path}:1: no column {name!r} for {role}{hint} (`{key}` says which)")
 
     def _check_first(self, first: list[str]) -> None:
         """Refuse columns of words with advice: the most common thing to be wrong with a file."""
@@ -128,7 +128,7 @@ class CsvSource(FileSource):
             others = f" (and {len(words) - 1} more such columns)" if len(words) > 1 else ""
             raise DataError(
                 f"{self.path}:2: column {words[0]!r} holds text ({first[place].strip()[:40]!r}){others}; features are "
-                "numbers: encode it as numbers, or leave it out by naming the others in [source] features"
+                "numbers: encode it as numbers, or take it out of the file (or name the others as `features`)"
             )
 
 

@@ -48,7 +48,7 @@ class NpzSource(FileSource):
         super().__init__(path, classes, repeat, pace or Pace(0.0))
         with _reading(path), zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            for name, key in ((X, ""), (label, " ([source] label says which)")):
+            for name, key in ((X, ""), (label, " (`label` says which holds the class)")):
                 if name not in names:
                     raise DataError(f"{path}: no array {name!r}{did_you_mean(name, names)}{key}")
             with archive.open(f"{X}.npy") as file:
@@ -64,7 +64,7 @@ class NpzSource(FileSource):
         width = math.prod(shape[1:])
         check_width(path, width, most)
         if features and len(features) != width:
-            raise DataError(f"{path}: {len(features)} [source] features are named, array {X!r} has {width}")
+            raise DataError(f"{path}: {len(features)} `features` are named, array {X!r} has {width}")
         form = f"{dtype.name}:{'x'.join(map(str, shape[1:]))}" if len(shape) > 2 or dtype == np.uint8 else ""
         self._schema = Schema(task, features or tuple(f"x{at}" for at in range(width)), form=form)
 
