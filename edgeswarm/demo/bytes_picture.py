@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeswarm.demo.history import History
-from edgeswarm.demo.picture import COLOURS, canvas, literal, saved, tidy
 from edgeswarm.demo.summary import kilobytes, percent
+from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.errors import DataError
 from edgeswarm.messages import Array
+from edgeswarm.sim.data import DataSet
 
 MAIN_SHARE = 0.8
 """Part of a class that goes, on average, to the agents whose main class it is; the others divide the rest."""
@@ -39,24 +40,6 @@ SHARE_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DataSet:
-    """Labelled rows. x: (n, d) float32, finite; y: n class names; features: d names; notes: what was left out."""
-
-    name: str
-    x: Array
-    y: tuple[str, ...]
-    features: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names: numbers in their order, words in theirs."""
-        return tuple(
-            sorted(set(self.y), key=lambda name: (not name.isdigit(), name.zfill(20) if name.isdigit() else name))
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Share:
     """What one agent learns from, in the order in which it sees it. main: its own classes, most frequent first."""
 
@@ -74,23 +57,6 @@ class Deal:
     shares: tuple[Share, ...]
     holdout_x: Array
     holdout_y: tuple[str, ...]
-
-
-def digits() -> DataSet:
-    """The 1797 handwritten digits that come with scikit-learn (8 x 8 pixels, 0 to 16). Raises DataError without it.
-
-    E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise DataError(
-            "the demo's own data set comes with scikit-learn: pip install 'edgeswarm[demo]', "
-            "or show it your own with --data FILE.csv --label COLUMN"
-        ) from None
-    found = load_digits()
-    names = tuple(f"pixel_{i // 8}_{i % 8}" for i in range(64))
-    return DataSet("handwritten digits", found.data.astype(np.float32), tuple(str(v) for v in found.target), names)
 
 
 def node_names(agents: int) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.agent.names import did_you_mean
-from edgeswarm.demo.data import DataSet
 from edgeswarm.errors import DataError
 from edgeswarm.messages import Array
+from edgeswarm.sim.data import DataSet
 
 LABORATORY = 500
 """Labelled images the encoder is trained on before the devices are switched on. No device ever sees one of them."""

@@ -1,31 +1,22 @@
 """The demo as one picture: accuracy over samples, bytes over time, who taught whom.
 
-Colours are those of Okabe and Ito (2008), which people with any of the common colour deficiencies tell apart; agents
-beyond the eighth differ in line style too.
+Agents beyond the eighth differ in line style, for there are eight colours.
 """
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeswarm.demo.history import History
 from edgeswarm.demo.summary import Summary, kilobytes, percent
-from edgeswarm.errors import EdgeswarmError
+from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B8A800")
 SIZE_INCHES = (16.0, 6.4)
-DOTS_PER_INCH = 100
 _GRID_POINTS = 60
-
-
-class NoPicture(EdgeswarmError):
-    """A picture cannot be drawn here; the demo says so and ends well all the same."""
 
 
 def save_picture(history: History, summary: Summary, title: str, path: Path) -> Path:
@@ -40,33 +31,6 @@ def save_picture(history: History, summary: Summary, title: str, path: Path) -> 
     _taught(taught, history)
     figure.suptitle(literal(title), fontsize=15)
     return saved(figure, path)
-
-
-def canvas(size_inches: tuple[float, float]) -> Figure:
-    """An empty figure of its own, not pyplot's: nothing global is left behind, and no window system is looked for.
-
-    Raises NoPicture when matplotlib is missing.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NoPicture("no picture: it needs matplotlib (pip install 'edgeswarm[demo]')") from None
-    figure = Figure(figsize=size_inches, dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def saved(figure: Figure, path: Path) -> Path:
-    """The figure as a PNG at `path`, whose folders are made. Raises NoPicture when it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a class name in a script the font lacks is drawn as boxes
-            figure.savefig(path, format="png")
-    except OSError as error:
-        raise NoPicture(f"no picture: {path}: {error.strerror or error}") from None
-    return path
 
 
 def _styles(history: History) -> list[tuple[str, str, str]]:
@@ -198,15 +162,3 @@ def taught_shares(history: History) -> list[list[float]]:
 def _labelled(history: History, node: str) -> str:
     main = " ".join(history.agents[node].main)
     return f"{node}\n{literal(main if len(main) <= 14 else main[:13] + '…')}" if main else node
-
-
-def literal(text: str) -> str:
-    """Text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")
-
-
-def tidy(axes: Any) -> None:
-    """A light grid, and no frame above and to the right."""
-    axes.grid(alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

@@ -6,7 +6,6 @@ where rich is not installed; the words stay the same.
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from edgeswarm.demo.summary import percent
 from edgeswarm.demo.view import NARROW, WIDE, WIDE_FROM, View, age_line, age_rows, aligned, rows
+from edgeswarm.sim.screen import console_of
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -50,13 +50,9 @@ class Screen(Protocol):
 def open_screen(stream: TextIO | None = None, colourless: bool = False) -> Screen:
     """The live screen if `stream` (standard output unless given) can show it, the plain one otherwise."""
     out = stream or sys.stdout
-    if not out.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown", ""):
+    console = console_of(out, colourless)
+    if console is None:
         return PlainScreen(out)
-    try:
-        from rich.console import Console
-    except ImportError:
-        return PlainScreen(out)
-    console = Console(file=out, highlight=False, no_color=colourless or None)
     return LiveScreen(console) if console.width >= NARROWEST else PlainScreen(out)
 
 

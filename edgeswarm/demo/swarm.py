@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeswarm.backends.choose import choose
 from edgeswarm.demo.broker import KINDS, start_broker
-from edgeswarm.demo.data import AgentFiles, DataSet, Deal, Terms, deal, digits, write_files
+from edgeswarm.demo.data import AgentFiles, Deal, Terms, deal, write_files
 from edgeswarm.demo.encoder import Encoder, train
 from edgeswarm.demo.history import AgentHistory, History
 from edgeswarm.demo.image_data import Images, mnist, read_images, split
@@ -25,6 +25,7 @@ from edgeswarm.demo.view import View
 from edgeswarm.demo.watch import Watcher
 from edgeswarm.errors import EdgeswarmError
 from edgeswarm.models.file import write
+from edgeswarm.sim.data import DataSet, digits
 from edgeswarm.transport.settings import parse_url
 
 DRAW_EVERY_S = 0.25

@@ -15,9 +15,9 @@ import numpy as np
 
 from edgeswarm.agent.names import did_you_mean
 from edgeswarm.agent.sources.base import MOST_FEATURES, usable_label
-from edgeswarm.demo.data import DataSet
 from edgeswarm.errors import DataError
 from edgeswarm.messages import Array
+from edgeswarm.sim.data import DataSet
 
 ROW_LIMIT = 200_000
 CLASS_LIMIT = 64

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from edgeswarm.agent import config
-from edgeswarm.demo.data import HOLD_OUT, SAMPLES_LIMIT, DataSet, Terms, deal, digits, write_files
+from edgeswarm.demo.data import HOLD_OUT, SAMPLES_LIMIT, Terms, deal, write_files
 from edgeswarm.demo.table_file import read_table
 from edgeswarm.errors import DataError
+from edgeswarm.sim.data import DataSet, digits
 
 
 def numbered(rows: int, classes: int = 4, seed: int = 0) -> DataSet:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from edgeswarm.demo.history import AgentHistory, History
-from edgeswarm.demo.picture import NoPicture, mean_line, save_picture, taught_shares
+from edgeswarm.demo.picture import mean_line, save_picture, taught_shares
 from edgeswarm.demo.summary import summarise
+from edgeswarm.sim.canvas import NoPicture
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -72,7 +73,7 @@ def test_without_matplotlib_it_says_how_to_get_it(
 
     monkeypatch.setattr(builtins, "__import__", without)
     history = made_up_history()
-    with pytest.raises(NoPicture, match=r"pip install 'edgeswarm\[demo\]'"):
+    with pytest.raises(NoPicture, match=r"pip install matplotlib"):
         save_picture(history, summarise(history, 64), "a title", tmp_path / "swarm.png")
 
 

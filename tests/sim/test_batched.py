@@ -74,7 +74,7 @@ def test_a_node_takes_one_event_after_another() -> None:
     for node in world.nodes.values():
         state = node.agent.state
         # ten samples came before the first training: there was nothing to test
-        assert state.samples == 60 and state.epochs == 6 and len(node.tested) == 50
+        assert state.samples == 60 and state.rounds == 6 and len(node.tested) == 50
         assert all(tested.answer is not None for tested in node.tested)
 
 
@@ -100,7 +100,7 @@ def test_nodes_that_never_coincide_are_asked_one_by_one_and_learn_the_same() -> 
     backend = Counting()
     apart = run(backend, together=False)
     assert {len(call) for call in backend.calls if "Predict" in call} == {1}
-    assert sum(node.agent.state.epochs for node in apart.nodes.values()) == 36
+    assert sum(node.agent.state.rounds for node in apart.nodes.values()) == 36
 
 
 def test_an_error_reaches_the_step_that_asked_and_no_other() -> None:
@@ -127,7 +127,7 @@ def test_an_error_reaches_the_step_that_asked_and_no_other() -> None:
 
     run(Listening())
     world = run(Refusing({seen[0]}))
-    epochs = [node.agent.state.epochs for node in world.nodes.values()]
+    epochs = [node.agent.state.rounds for node in world.nodes.values()]
     assert epochs == [5, *[6] * (NODES - 1)]
     (decision,) = world.nodes["n0"].decisions
     assert isinstance(decision, Decision) and decision.reason == "not_finite"

@@ -1,0 +1,286 @@
+"""All methods and controls on one's own data: what each reaches for equal bytes, and in equal time.
+
+Every method plays the same scenario (`sim.run`), with the knobs that it has; what it reached is known at each of LOOKS
+examinations, together with the bytes that it had cost by then. Between two examinations both go in straight lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeswarm.agent.fields import settings_of
+from edgeswarm.agent.names import did_you_mean
+from edgeswarm.errors import ConfigError
+from edgeswarm.models.file import read
+from edgeswarm.models.limits import Limits
+from edgeswarm.sim.canvas import COLOURS, canvas, saved, tidy
+from edgeswarm.sim.outcome import Outcome
+from edgeswarm.sim.report import size, span
+from edgeswarm.sim.scenario import ReportTable, Scenario, changed
+from edgeswarm.sim.sweep import SEED, Cell, sweep, table
+from edgeswarm.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOOKS = 40
+"""Examinations of a run."""
+CUTS = 4
+"""Most budgets in the table of equal bytes."""
+TIMES = (0.1, 0.3, 1.0)
+"""Parts of the run at which the table of equal time looks."""
+METHODS = ("prototype_gossip", "global_update_tracking", "gatta", "multi_headed_distillation", "prototype_distillation")
+"""What this project is about; all other strategies are controls."""
+EXAMS = {"own": "accuracy", "common": "accuracy_common"}
+"""Classes in the proportions in which each device sees them, or all alike: a figure of `Outcome`."""
+PICTURES = ("compare-bytes.png", "compare-time.png")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one method reached, mean of all devices and runs. at_s: virtual times.  bytes: of a device so far, sent and
+    received.  accuracy: by name of EXAMS.  rounds, age_s: at the end, None where the method has none.
+    runs: how many; failed: why others could not be played."""
+
+    method: str
+    at_s: tuple[float, ...] = ()
+    bytes: tuple[float, ...] = ()
+    accuracy: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rounds: float | None = None
+    age_s: float | None = None
+    runs: int = 0
+    failed: tuple[str, ...] = ()
+
+    def for_bytes(self, budget: float, exam: str) -> float | None:
+        """Accuracy once a device has spent that many bytes; at the end, where it never does. None before the first
+        examination."""
+        return _between(budget, self.bytes, self.accuracy[exam]) if self.runs else None
+
+    def in_time(self, at_s: float, exam: str) -> float | None:
+        """Accuracy at that time. None before the first examination."""
+        return _between(at_s, self.at_s, self.accuracy[exam]) if self.runs else None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            "method": self.method,
+            "control": self.method not in METHODS,
+            "at_s": list(self.at_s),
+            "bytes": list(self.bytes),
+            **{f"accuracy_{exam}": list(values) for exam, values in self.accuracy.items()},
+            "rounds": self.rounds,
+            "age_s": self.age_s,
+            "runs": self.runs,
+            "failed": list(self.failed),
+        }
+
+
+def _between(at: float, places: Sequence[float], values: Sequence[float]) -> float | None:
+    """Value at a place, by a straight line; the last beyond the last; None before the first, and before the first that
+    is above 0: nobody was right, for before the first training there are no answers."""
+    first = next((place for place, value in zip(places, values, strict=True) if value > 0), places[-1])
+    return float(np.interp(at, places, values)) if at >= first else None
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """Methods by name; all of them for none. Raises ConfigError."""
+    for name in names:
+        if name not in STRATEGIES:
+            raise ConfigError(f"--methods: {name!r} is no method{did_you_mean(name, STRATEGIES)}")
+    return tuple(dict.fromkeys(names)) or (*METHODS, *(name for name in STRATEGIES if name not in METHODS))
+
+
+def cells(
+    scenario: Scenario, methods: Sequence[str], knobs: Mapping[str, str], seeds: int, exam: str = "own"
+) -> list[Cell]:
+    """A run for each method and seed. knobs: for every method that has them.
+
+    exam: of EXAMS. A method with auxiliary heads answers with the main one, which learns a device's own samples alone;
+    where all classes count alike, with the last of those that learn from others, unless knobs say which.
+    Raises ConfigError: a knob that no method has, or one that a method refuses.  ModelError: the model's file.
+    """
+    known = {name: settings_of(STRATEGIES[name]) for name in methods}
+    everybody = {knob for settings in known.values() for knob in settings}
+    for knob in knobs:
+        if knob not in everybody:
+            raise ConfigError(f"--set strategy.{knob}: no method has such a knob{did_you_mean(knob, everybody)}")
+    looked = replace(scenario, report=ReportTable(scenario.swarm.duration_s / LOOKS))
+    found = []
+    for name in methods:
+        own = _serving(name, scenario, knobs) if exam == "common" and "serve" in known[name] else {}
+        own |= {f"strategy.{knob}": value for knob, value in knobs.items() if knob in known[name]}
+        for seed in range(seeds):
+            settings = {"strategy.name": name, SEED: str(scenario.swarm.seed + seed)}
+            found.append(Cell(settings, changed(looked, {**settings, **own})))
+    return found
+
+
+def _serving(name: str, scenario: Scenario, knobs: Mapping[str, str]) -> dict[str, str]:
+    """Heads that learn, as `estimate` has them: those beyond the diameter learn nothing new; and the one that answers,
+    the last of them."""
+    path = scenario.model.path
+    heads = read(Path(path), Limits()).card.heads if path else scenario.model.heads
+    hops = scenario.topology().graph(scenario.names[0], scenario.names).diameter()[0]
+    few = STRATEGIES[name]().ranks or max(1, min(heads, hops))
+    ranks = knobs.get("ranks", str(few))
+    return {"strategy.ranks": ranks, "strategy.serve": str(heads) if ranks == "0" else ranks}
+
+
+def compare(
+    wanted: Sequence[Cell],
+    folder: Path,
+    jobs: int = -1,
+    backend: str = "auto",
+    progress: Callable[[int, int, Cell], None] = lambda done, of, cell: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Curve]:
+    """A curve for each method, the best at the end first. Runs are kept in `folder` and not played again.
+
+    jobs, progress, stop: as `sweep` has them.  Raises what `sweep` does.
+    """
+    outcomes = sweep(wanted, folder, jobs, backend=backend, progress=progress, stop=stop)
+    failed = {dict(row.setting)["strategy.name"]: row.failed for row in table(wanted, outcomes, folder)}
+    by_method: dict[str, list[Outcome]] = {}
+    for cell, outcome in zip(wanted, outcomes, strict=True):
+        by_method.setdefault(cell.settings["strategy.name"], []).extend([outcome] if outcome is not None else [])
+    curves = [_curve(method, found, failed.get(method, ())) for method, found in by_method.items()]
+    return sorted(curves, key=lambda curve: -(curve.in_time(math.inf, "own") or -1.0))
+
+
+def _curve(method: str, outcomes: Sequence[Outcome], failed: tuple[str, ...]) -> Curve:
+    """The mean of some runs of one method, at the examinations in which some device was there in every run."""
+    if not outcomes:
+        return Curve(method, failed=failed)
+    looks = [
+        at for at in range(len(outcomes[0].at_s))
+        if all(outcome.column(key, at) for outcome in outcomes for key in EXAMS.values())
+    ]  # fmt: skip
+
+    def mean(key: str, at: int) -> float:
+        return float(np.mean([outcome.mean(key, at) or 0.0 for outcome in outcomes]))
+
+    def last(key: str) -> float | None:
+        found = [value for outcome in outcomes if (value := outcome.mean(key)) is not None]
+        return float(np.mean(found)) if found else None
+
+    return Curve(
+        method,
+        tuple(outcomes[0].at_s[at] for at in looks),
+        tuple(mean("bytes_sent", at) + mean("bytes_received", at) for at in looks),
+        {exam: tuple(mean(key, at) for at in looks) for exam, key in EXAMS.items()},
+        last("rounds"),
+        last("age_s"),
+        len(outcomes) if looks else 0,
+        failed,
+    )
+
+
+# ---- what came of it -------------------------------------------------------------------------------------------------
+
+
+def budgets(curves: Sequence[Curve]) -> tuple[float, ...]:
+    """Round numbers of bytes that tell the methods apart: powers of ten from what the cheapest spends to what the
+    dearest does, CUTS of them at most. Methods that hardly say anything are left aside."""
+    spent = [curve.bytes[-1] for curve in curves if curve.runs and curve.method != "isolated"]
+    if not spent:
+        return ()
+    low, high = math.floor(math.log10(max(1.0, min(spent)))), math.ceil(math.log10(max(10.0, max(spent))))
+    return tuple(10.0**power for power in range(max(low, high - CUTS), high))[-CUTS:] or (10.0**low,)
+
+
+HEADS_BYTES = ("method", "", "spent")
+HEADS_TIME = ("method", "", "rounds", "age", "spent")
+
+
+def by_bytes(curves: Sequence[Curve], cuts: Sequence[float], exam: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of equal bytes, the best at the largest budget first."""
+    heads = [*HEADS_BYTES[:2], *(f"for {size(cut)}" for cut in cuts), HEADS_BYTES[2]]
+    played = [curve for curve in curves if curve.runs]
+    played.sort(key=lambda curve: [-(curve.for_bytes(cut, exam) or 0.0) for cut in reversed(cuts)])
+    return heads, [
+        [curve.method, _kind(curve), *(_share(curve.for_bytes(cut, exam)) for cut in cuts), size(curve.bytes[-1])]
+        for curve in played
+    ]
+
+
+def by_time(curves: Sequence[Curve], exam: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of equal time, the best at the end first."""
+    played = [curve for curve in curves if curve.runs]
+    if not played:
+        return [], []
+    times = [part * played[0].at_s[-1] for part in TIMES]
+    heads = [*HEADS_TIME[:2], *(f"after {span(at_s)}" for at_s in times), *HEADS_TIME[2:]]
+    played.sort(key=lambda curve: -(curve.in_time(times[-1], exam) or 0.0))
+    return heads, [
+        [
+            curve.method,
+            _kind(curve),
+            *(_share(curve.in_time(at_s, exam)) for at_s in times),
+            "-" if not curve.rounds else f"{curve.rounds:.0f}",
+            "-" if curve.age_s is None else span(curve.age_s),
+            size(curve.bytes[-1]),
+        ]
+        for curve in played
+    ]
+
+
+def _kind(curve: Curve) -> str:
+    return "" if curve.method in METHODS else "control"
+
+
+def _share(part: float | None) -> str:
+    return "-" if part is None else f"{100 * part:.1f} %"
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def draw(curves: Sequence[Curve], title: str, exam: str, folder: Path) -> list[Path]:
+    """Accuracy against bytes and against time, as PICTURES in `folder`; nothing where nothing was played.
+
+    Raises NoPicture.
+    """
+    played = [curve for curve in curves if curve.runs]
+    if not played:
+        return []
+    end_s = max(curve.at_s[-1] for curve in played)
+    unit_s, unit = (1.0, "seconds") if end_s <= 900 else (60.0, "minutes") if end_s <= 21_600 else (3600.0, "hours")
+    drawn = []
+    for name, x, label in (
+        (PICTURES[0], lambda curve: curve.bytes, "MQTT bytes of a device so far, sent and received"),
+        (PICTURES[1], lambda curve: [at / unit_s for at in curve.at_s], f"virtual time, {unit}"),
+    ):
+        figure = canvas((11.0, 6.2))
+        axes = figure.subplots()
+        _lines(axes, played, x, exam)
+        axes.set_title(title, fontsize=11, loc="left")
+        axes.set_xlabel(label)
+        axes.set_ylabel("samples recognised, %" + (" (each device's own mix)" if exam == "own" else " (all alike)"))
+        if name == PICTURES[0]:
+            axes.set_xscale("log")
+        tidy(axes)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9, title="broken lines: controls")
+        drawn.append(saved(figure, folder / name))
+    return drawn
+
+
+def _lines(axes: Axes, curves: Sequence[Curve], x: Callable[[Curve], Sequence[float]], exam: str) -> None:
+    """A line for each method: ours solid and broad, controls broken and thin."""
+    controls = [curve.method for curve in curves if curve.method not in METHODS]
+    for curve in curves:
+        ours = curve.method in METHODS
+        place = METHODS.index(curve.method) if ours else controls.index(curve.method)
+        colour, style = COLOURS[place % len(COLOURS)], "-" if ours else ("--", ":", "-.")[place // len(COLOURS) % 3]
+        y = [100 * value for value in curve.accuracy[exam]]
+        label = curve.method.replace("_", " ")
+        axes.plot(x(curve), y, color=colour, linewidth=2.6 if ours else 1.4, linestyle=style, label=label)
+        axes.plot(x(curve)[-1:], y[-1:], "o", color=colour, markersize=5)

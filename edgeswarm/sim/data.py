@@ -1,0 +1,161 @@
+"""What simulated devices learn from: the reader's own file, read as an agent reads it, or one that needs no network."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeswarm.agent.settings import SourceConfig
+from edgeswarm.agent.sources import Pace, labelled_file, open_source
+from edgeswarm.agent.sources.base import Schema
+from edgeswarm.errors import DataError
+from edgeswarm.messages import Array
+
+BUILT_IN = ("digits",)
+"""Names of sets that need no file."""
+TASK = "default"
+"""Task of the agent's configuration, unless it says another."""
+_TRAIN, _TEST = ("x_train", "y_train"), ("x_test", "y_test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """Labelled rows. x: (n, d) float32, finite; y: n class names; features: d names; notes: what was left out.
+
+    form: as in `agent.sources.base.Schema`.  test: rows and labels that are for examination alone, where the file keeps
+    such apart.  parts: where each device has a file of its own, by that file's name, the
+    places of its rows.
+    """
+
+    name: str
+    x: Array
+    y: tuple[str, ...]
+    features: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    form: str = ""
+    test: tuple[Array, tuple[str, ...]] | None = None
+    parts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names: numbers in their order, words in theirs."""
+        return tuple(
+            sorted(set(self.y), key=lambda name: (not name.isdigit(), name.zfill(20) if name.isdigit() else name))
+        )
+
+    @property
+    def schema(self) -> Schema:
+        """What an agent would say of these rows."""
+        return Schema(TASK, self.features, form=self.form)
+
+
+def digits() -> DataSet:
+    """The 1797 handwritten digits that come with scikit-learn (8 x 8 pixels, 0 to 16). Raises DataError without it.
+
+    E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise DataError(
+            "the built-in digits come with scikit-learn: pip install scikit-learn, or bring data of your own"
+        ) from None
+    found = load_digits()
+    names = tuple(f"pixel_{i // 8}_{i % 8}" for i in range(64))
+    return DataSet("handwritten digits", found.data.astype(np.float32), tuple(str(v) for v in found.target), names)
+
+
+def read(path: Path, label: str = "", limit_rows: int = 20_000, seed: int = 0) -> DataSet:
+    """The labelled rows of a file: .csv, .npz with x and y, or with x_train, y_train, x_test, y_test; a folder of
+    images by class. Of more than `limit_rows` an even sample is taken, the same for the same seed.
+
+    label: column or array that holds the class; "": label, y.  Raises DataError, one line, naming the file.
+    """
+    if path.suffix.lower() == ".npz" and _arrays(path) >= set(_TRAIN):
+        return _split_archive(path, limit_rows, seed)
+    kind = "images" if path.is_dir() else path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "npz", "images"):
+        raise DataError(f"{path}: data is a .csv file, an .npz file or a folder of images by class")
+    settings = SourceConfig(kind=kind, path=str(path), label=label)
+    schema = open_source(settings, TASK, pace=Pace(0.0)).schema()
+    if schema is None:
+        raise DataError(f"{path}: says nothing about its features")
+    x, y = labelled_file(settings, path, label, schema, limit_rows=limit_rows, seed=seed)
+    notes = (f"{limit_rows:,} rows drawn evenly from all of them",) if len(y) == limit_rows else ()
+    return DataSet(path.stem, x, y, schema.features, notes, schema.form)
+
+
+def read_parts(folder: Path, label: str = "", limit_rows: int = 20_000, seed: int = 0) -> DataSet:
+    """One .csv or .npz for each device, in the order of their names; of each, `limit_rows` at most.
+
+    Raises DataError, one line: no such file, or files that do not go together.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".csv", ".npz"))
+    if not paths:
+        raise DataError(f"{folder}: holds no .csv and no .npz")
+    found = [read(path, label, limit_rows, seed) for path in paths]
+    odd = next((at for at, each in enumerate(found) if each.features != found[0].features), None)
+    if odd is not None:
+        raise DataError(f"{paths[odd]}: its features are not those of {paths[0].name}")
+    ends = np.cumsum([len(each.y) for each in found])
+    parts = {
+        path.stem: np.arange(end - len(each.y), end)
+        for path, end, each in zip(paths, ends.tolist(), found, strict=True)
+    }
+    rows, labels = np.concatenate([each.x for each in found]), tuple(label for each in found for label in each.y)
+    return DataSet(folder.name, rows, labels, found[0].features, (), found[0].form, None, parts)
+
+
+def with_test(data: DataSet, test: DataSet) -> DataSet:
+    """`data`, to be examined on the rows of `test`. Raises DataError: these have other features."""
+    if test.x.shape[1] != data.x.shape[1]:
+        raise DataError(f"{test.name}: {test.x.shape[1]} features, {data.name} has {data.x.shape[1]}")
+    return replace(data, test=(test.x, test.y))
+
+
+def _arrays(path: Path) -> set[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return set()  # whoever reads it says what is wrong
+
+
+def _split_archive(path: Path, limit_rows: int, seed: int) -> DataSet:
+    """An archive that keeps rows for examination apart, as MNIST's does."""
+    x, y, form = _part(path, _TRAIN, limit_rows, seed)
+    test = None
+    if _arrays(path) >= set(_TEST):
+        test = _part(path, _TEST, limit_rows, seed)[:2]
+        if test[0].shape[1] != x.shape[1]:
+            raise DataError(f"{path}: x_test has {test[0].shape[1]} numbers a row, x_train {x.shape[1]}")
+    notes = (f"{limit_rows:,} rows drawn evenly from all of them",) if len(y) == limit_rows else ()
+    return DataSet(path.stem, x, y, tuple(f"x{at}" for at in range(x.shape[1])), notes, form, test)
+
+
+def _part(path: Path, keys: tuple[str, str], limit_rows: int, seed: int) -> tuple[Array, tuple[str, ...], str]:
+    """Rows (n, d), labels and form of the two arrays."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            x, y = archive[keys[0]], archive[keys[1]]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a NumPy archive of plain numbers ({str(error)[:100]})") from None
+    except MemoryError:
+        raise DataError(f"{path}: too large for this machine's memory; give fewer rows") from None
+    if x.ndim < 2 or x.dtype.kind not in "fiub" or not x.size or y.shape != (len(x),):
+        raise DataError(f"{path}: {keys[0]} is {x.dtype} {x.shape}, {keys[1]} {y.shape}; rows of numbers and labels")
+    places: NDArray[Any] = np.arange(len(y))
+    if len(y) > limit_rows:
+        places = np.sort(np.random.default_rng(seed).choice(len(y), limit_rows, replace=False))
+    form = f"{x.dtype.name}:{'x'.join(map(str, x.shape[1:]))}" if x.ndim > 2 or x.dtype == np.uint8 else ""
+    rows = x[places].reshape(len(places), -1).astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise DataError(f"{path}: {keys[0]} holds numbers that are not finite")
+    return rows, tuple(str(label) for label in y[places].tolist()), form

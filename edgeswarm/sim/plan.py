@@ -1,0 +1,257 @@
+"""Which method for a site: closed formulas first, then a short simulation of those that fit, then one recommendation.
+
+A plan starts from a scenario (`sim.scenario`): how many devices of which boards, which data, model, graph and links.
+`sim.estimate` says in closed form what each method costs and how often it may run. Methods that fit are played on a
+sample of the data, each with its own period, for the same virtual time. The most accurate is recommended; among those
+that are as good, the one with the fewest bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from edgeswarm.agent.settings import GraphConfig
+from edgeswarm.errors import ConfigError, EdgeswarmError
+from edgeswarm.maths.graphs import Graph
+from edgeswarm.sim.data import DataSet
+from edgeswarm.sim.estimate import Demand, Estimate, Place, estimates
+from edgeswarm.sim.outcome import Outcome
+from edgeswarm.sim.report import day_bytes, size
+from edgeswarm.sim.run import run
+from edgeswarm.sim.scenario import changed
+
+TIE = 0.01
+"""Accuracies that differ by less are the same: the error of an examination of 2,000 rows."""
+SAME_BYTES = 1.05
+"""Traffic that differs by less is the same."""
+ROUNDS, MOST_ROUNDS = 60, 240
+"""Rounds that a simulation gives the method with the longest period, and at most any other."""
+NODES, SAMPLE_ROWS = 12, 4_000
+"""Devices and rows that it plays with, at most."""
+
+BY_RULE = {
+    "common": ("global_update_tracking", "d_psgd", "multi_headed_distillation", "prototype_gossip", "isolated"),
+    "own": ("gatta", "multi_headed_distillation", "prototype_gossip", "isolated"),
+}
+"""What is recommended without a simulation: the first that fits, by what is to be recognised."""
+GOALS = tuple(BY_RULE)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the simulation measured; bytes of a device in a day, sent and received, without those of the start.
+
+    notes: what its reader should know.
+    """
+
+    accuracy_own: float
+    accuracy_common: float
+    day_bytes: float
+    age_s: float | None
+    rounds: float
+    wall_s: float
+    notes: tuple[str, ...] = ()
+
+    def accuracy(self, goal: str) -> float:
+        """Of the kind that is asked for."""
+        return self.accuracy_own if goal == "own" else self.accuracy_common
+
+
+@dataclass(frozen=True)
+class Plan:
+    """choice: the method to take; next_best: the second, "" without one.  reasons: sentences with the figures.
+
+    failed: methods that could not be played, and why.  duration_s: virtual time that each was played for.
+    over: methods that took more traffic when played than the limit allows, although by formula they fit.
+    """
+
+    estimates: tuple[Estimate, ...]
+    played: Mapping[str, Played]
+    choice: str
+    next_best: str
+    reasons: tuple[str, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    duration_s: float = 0.0
+    over: tuple[str, ...] = ()
+
+    def estimate(self, method: str) -> Estimate:
+        """Of that method."""
+        return next(each for each in self.estimates if each.method == method)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = {}
+        for each in self.estimates:
+            row = asdict(each)
+            row.pop("method")
+            rows[each.method] = {
+                **row,
+                "day_bytes": each.day_bytes,
+                "played": asdict(self.played[each.method]) if each.method in self.played else None,
+                "failed": self.failed.get(each.method, ""),
+                "over": each.method in self.over,
+            }
+        return {"choice": self.choice, "next_best": self.next_best, "reasons": list(self.reasons),
+                "duration_s": self.duration_s, "methods": rows}  # fmt: skip
+
+
+# ---- the simulation -------------------------------------------------------------------------------------------------
+
+
+def play(
+    found: tuple[Estimate, ...],
+    place: Place,
+    data: DataSet,
+    backend: str = "auto",
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[dict[str, Played], dict[str, str], float]:
+    """Play each method that fits, on SAMPLE_ROWS of `data`. tell: called with a line before each.
+
+    Returns: what was measured, why others could not be played, and the virtual time.
+    """
+    scenario = place.scenario
+    fitting = [each for each in found if not each.refused]
+    longest_s = max((each.period_s for each in fitting), default=0.0)
+    duration_s = longest_s * ROUNDS
+    played: dict[str, Played] = {}
+    failed: dict[str, str] = {}
+    data = _sample(data, scenario.swarm.seed)
+    nodes = min(scenario.swarm.nodes, NODES)
+    graph = scenario.graph if nodes == scenario.swarm.nodes else smaller(scenario.graph, place.graph, nodes)
+    for number, each in enumerate(fitting, 1):
+        tell(f"{number} of {len(fitting)}: {each.method}, {duration_s:,.0f} s of virtual time with {nodes} devices")
+        settings = {**each.settings, "period_s": max(each.period_s, duration_s / MOST_ROUNDS)}
+        overrides = {
+            "strategy.name": each.method,
+            **{f"strategy.{key}": value for key, value in settings.items()},
+            "swarm.nodes": nodes,
+            "swarm.duration_s": duration_s,
+            "report.every_s": duration_s / 2,  # the first half has the start in it
+        }
+        try:
+            sample = changed(replace(scenario, graph=graph, events=()), overrides)
+            played[each.method] = _played(run(sample, backend=backend, data=data))
+        except EdgeswarmError as error:
+            failed[each.method] = str(error)
+    return played, failed, duration_s
+
+
+def smaller(table: GraphConfig, graph: Graph, nodes: int) -> GraphConfig:
+    """A graph of the same kind for fewer devices; where there is none, a random one of the same mean degree."""
+    if table.kind not in ("edges", "dyck", "regular"):
+        return replace(table, names=())
+    degree = min(nodes - 1, round(float(graph.degrees().mean())))
+    degree += nodes * degree % 2 if degree < nodes - 1 else 0
+    return replace(table, kind="regular", names=(), file="", degree=max(2, degree))
+
+
+def _sample(data: DataSet, seed: int) -> DataSet:
+    if len(data.y) <= SAMPLE_ROWS:
+        return data
+    rows = np.sort(np.random.default_rng(seed).choice(len(data.y), SAMPLE_ROWS, replace=False))
+    return replace(data, x=data.x[rows], y=tuple(data.y[row] for row in rows.tolist()))
+
+
+def _played(outcome: Outcome) -> Played:
+    return Played(
+        outcome.accuracy or 0.0, outcome.accuracy_common or 0.0, day_bytes(outcome),
+        outcome.mean("age_s"), outcome.mean("rounds") or 0.0, outcome.wall_s, outcome.notes,
+    )  # fmt: skip
+
+
+# ---- the recommendation ---------------------------------------------------------------------------------------------
+
+
+def plan(
+    place: Place,
+    demand: Demand,
+    data: DataSet | None = None,
+    backend: str = "auto",
+    tell: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Formulas, simulation and recommendation. data: what to simulate with, None for formulas alone.
+
+    Raises ConfigError: nothing fits, not even learning alone.
+    """
+    found = estimates(place, demand)
+    if all(each.refused for each in found):
+        raise ConfigError(f"no method fits: {found[0].method} does not, because {found[0].refused}")
+    played, failed, duration_s = play(found, place, data, backend, tell) if data is not None else ({}, {}, 0.0)
+    if not played:
+        return _by_rule(found, demand, failed)
+    over = tuple(name for name, each in played.items() if each.day_bytes > demand.traffic_bytes)
+    # a few bytes in a hundred beyond the limit are no reason to leave a method out, but one to say so
+    within = {name: each for name, each in played.items() if each.day_bytes <= demand.traffic_bytes * SAME_BYTES}
+    ranked = _ranked(within, demand.goal) or sorted(played, key=lambda name: played[name].day_bytes)
+    choice, next_best = ranked[0], ranked[1] if len(ranked) > 1 else ""
+    reasons = _reasons(choice, next_best, found, played, demand)
+    reasons += tuple(
+        f"{name} took {size(played[name].day_bytes)} a day when simulated, more than the limit of "
+        f"{size(demand.traffic_bytes)}{'' if name in ranked else ': left out'}"
+        for name in over
+    )  # fmt: skip
+    notes: dict[str, list[str]] = {}
+    for name, each in played.items():
+        for note in each.notes:
+            notes.setdefault(note, []).append(name)
+    reasons += tuple(f"note: {note} ({', '.join(names)})" for note, names in notes.items())
+    if place.scenario.swarm.nodes > NODES:
+        reasons += (f"it was played with {NODES} of {place.scenario.swarm.nodes:,} devices, so its bytes are theirs",)
+    return Plan(found, played, choice, next_best, reasons, failed, duration_s, over)
+
+
+def _ranked(played: Mapping[str, Played], goal: str) -> list[str]:
+    """Best first: within TIE of the most accurate of those that are left, the one with the fewest bytes."""
+    left, ranked = dict(played), []
+    while left:
+        most = max(each.accuracy(goal) for each in left.values())
+        equal = [name for name, each in left.items() if each.accuracy(goal) >= most - TIE]
+        fewest = min(left[name].day_bytes for name in equal)
+        cheap = [name for name in equal if left[name].day_bytes <= fewest * SAME_BYTES]
+        best = max(cheap, key=lambda name: left[name].accuracy(goal))
+        ranked.append(best)
+        left.pop(best)
+    return ranked
+
+
+def _reasons(
+    choice: str, next_best: str, found: tuple[Estimate, ...], played: Mapping[str, Played], demand: Demand
+) -> tuple[str, ...]:
+    goal, best = demand.goal, played[choice]
+    what = "classes as each device sees them" if goal == "own" else "all classes alike"
+    said = [
+        f"with {choice} a device recognises {100 * best.accuracy(goal):.1f} % ({what}) for {size(best.day_bytes)} a day"
+    ]
+    alone = played.get("isolated")
+    if alone is not None and choice != "isolated":
+        said.append(f"a device that learns alone recognises {100 * alone.accuracy(goal):.1f} %")
+    elif choice == "isolated":
+        said.append(
+            f"no method is more than {100 * TIE:.0f} point better than learning alone, which costs next to nothing"
+        )
+    if next_best:
+        other = played[next_best]
+        points = 100 * (best.accuracy(goal) - other.accuracy(goal))
+        less = f"{points:.1f} points less" if points > 0 else f"{-points:.1f} points more, which may be chance,"
+        said.append(f"next best: {next_best}, {less} for {size(other.day_bytes)}")
+    mine = next(each for each in found if each.method == choice)
+    if mine.limited_by == "traffic" and "budget_bytes_per_s" in mine.settings:
+        said.append(f"its budget of {mine.settings['budget_bytes_per_s']:g} bytes/s is set by traffic, not its period")
+    elif mine.limited_by:
+        said.append(f"its period of {mine.period_s:g} s is set by {mine.limited_by}")
+    said += [f"{each.method} does not fit: {each.refused}" for each in found if each.refused]
+    return tuple(said)
+
+
+def _by_rule(found: tuple[Estimate, ...], demand: Demand, failed: Mapping[str, str]) -> Plan:
+    """Without a simulation."""
+    fits = {each.method: each for each in found if not each.refused}
+    order = [name for name in BY_RULE[demand.goal] if name in fits] or list(fits)
+    choice, next_best = order[0], order[1] if len(order) > 1 else ""
+    said = [f"by rule, nothing was simulated: {choice} is the first that fits of {', '.join(BY_RULE[demand.goal])}"]
+    said += [f"{each.method} does not fit: {each.refused}" for each in found if each.refused]
+    return Plan(found, {}, choice, next_best, tuple(said), failed)

@@ -1,0 +1,152 @@
+"""Curves, cuts and tables of a comparison, on numbers that can be checked by hand, and a small comparison for real."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edgeswarm.cli import group
+from edgeswarm.errors import ConfigError
+from edgeswarm.sim.compare import LOOKS, METHODS, Curve, budgets, by_bytes, by_time, cells, chosen, compare
+from edgeswarm.sim.scenario import load
+from edgeswarm.strategies import STRATEGIES
+
+
+def curve(method: str, bytes_: tuple[float, ...], own: tuple[float, ...]) -> Curve:
+    times = tuple(10.0 * (at + 1) for at in range(len(own)))
+    return Curve(method, times, bytes_, {"own": own, "common": tuple(v / 2 for v in own)}, 3.0, None, 1)
+
+
+FRUGAL = curve("prototype_gossip", (100.0, 200.0, 300.0), (0.5, 0.6, 0.7))
+DEAR = curve("d_psgd", (1_000.0, 50_000.0, 99_000.0), (0.2, 0.6, 0.9))
+
+
+def test_between_two_examinations_lies_a_straight_line() -> None:
+    assert DEAR.for_bytes(25_500.0, "own") == pytest.approx(0.4)
+    assert DEAR.for_bytes(25_500.0, "common") == pytest.approx(0.2)
+    assert DEAR.in_time(15.0, "own") == pytest.approx(0.4)
+    assert DEAR.for_bytes(1e9, "own") == DEAR.in_time(math.inf, "own") == 0.9, "it has no more to say"
+    assert DEAR.for_bytes(999.0, "own") is None is DEAR.in_time(9.9, "own"), "nobody has looked yet"
+    assert Curve("gatta", failed=("why",)).for_bytes(1e9, "own") is None
+
+
+def test_budgets_are_round_and_lie_between_the_cheapest_and_the_dearest() -> None:
+    assert budgets([FRUGAL, DEAR]) == (100.0, 1_000.0, 10_000.0)
+    assert budgets([FRUGAL, curve("d_psgd", (1e8,), (0.5,))])[-1] == 1e7
+    assert budgets([FRUGAL]) == (100.0,)
+    silent = curve("isolated", (50.0,), (0.9,))
+    assert budgets([silent, DEAR]) == (10_000.0,) and budgets([Curve("gatta")]) == () == budgets([silent])
+
+
+def test_tables_are_in_order_and_say_what_is_a_control() -> None:
+    heads, rows = by_bytes([DEAR, FRUGAL, Curve("gatta", failed=("why",))], (300.0, 25_500.0), "own")
+    assert heads == ["method", "", "for 300 B", "for 25.5 kB", "spent"]
+    assert rows == [
+        ["prototype_gossip", "", "70.0 %", "70.0 %", "300 B"],
+        ["d_psgd", "control", "-", "40.0 %", "99 kB"],
+    ]
+    heads, rows = by_time([FRUGAL, DEAR], "own")
+    assert heads == ["method", "", "after 3 s", "after 9 s", "after 30 s", "rounds", "age", "spent"]
+    assert [row[0] for row in rows] == ["d_psgd", "prototype_gossip"] and rows[0][4:] == ["90.0 %", "3", "-", "99 kB"]
+    assert by_time([], "own") == ([], [])
+
+
+def test_before_the_first_training_there_is_nothing_to_show() -> None:
+    late = curve("d_psgd", (1.0, 2.0, 3.0), (0.0, 0.0, 0.5))
+    assert late.in_time(20.0, "own") is None is late.for_bytes(2.5, "own") and late.in_time(30.0, "own") == 0.5
+    assert curve("d_psgd", (1.0,), (0.0,)).in_time(math.inf, "own") == 0.0, "never right at all is a result"
+
+
+def test_every_strategy_is_compared_unless_some_are_named() -> None:
+    assert set(chosen(())) == set(STRATEGIES) and chosen(())[: len(METHODS)] == METHODS
+    assert set(METHODS) <= set(STRATEGIES)
+    assert chosen(("isolated", "d_psgd", "isolated")) == ("isolated", "d_psgd")
+    with pytest.raises(ConfigError, match="'d_sgd' is no method; did you mean 'd_psgd'"):
+        chosen(("d_sgd",))
+
+
+def test_knobs_go_to_the_methods_that_have_them() -> None:
+    scenario = load(None, {"swarm.duration_s": "80"})
+    found = cells(scenario, ("d_psgd", "prototype_gossip"), {"rate": "0.05"}, 2)
+    assert [cell.scenario.strategy.name for cell in found] == ["d_psgd"] * 2 + ["prototype_gossip"] * 2
+    assert [cell.scenario.swarm.seed for cell in found] == [0, 1, 0, 1]
+    assert dict(found[0].scenario.strategy.knobs) == {"rate": 0.05} and not found[2].scenario.strategy.knobs
+    assert {cell.scenario.report.every_s for cell in found} == {80 / LOOKS}
+    with pytest.raises(ConfigError, match="no method has such a knob; did you mean 'rate'"):
+        cells(scenario, ("d_psgd",), {"rat": "1"}, 1)
+
+
+def test_where_all_classes_count_alike_the_shared_head_answers() -> None:
+    scenario = load(None, {"swarm.duration_s": "80", "swarm.nodes": "6", "graph.kind": "ring"})
+    names = ("multi_headed_distillation", "fedmd", "d_psgd")
+
+    def serving(exam: str, knobs: dict[str, str], given: Any = scenario) -> list[tuple[Any, Any]]:
+        found = [cell.scenario.strategy.knobs for cell in cells(given, names, knobs, 1, exam)]
+        return [(knobs.get("ranks"), knobs.get("serve")) for knobs in found]
+
+    assert serving("own", {}) == [(None, None)] * 3
+    assert serving("common", {}) == [(3, 3), (1, 1), (None, None)], "a ring of six is three hops wide"
+    full = load(None, {"swarm.nodes": "6", "graph.kind": "full"})
+    assert serving("common", {}, full) == [(1, 1), (1, 1), (None, None)]
+    assert serving("common", {"ranks": "2"}) == [(2, 2), (2, 2), (None, None)]
+    assert serving("common", {"ranks": "0", "serve": "1"})[0] == (0, 1)
+
+
+SMALL = ["--time", "40", "--nodes", "3", "--set", "data.limit_rows=300", "--set", "strategy.period_s=4", "--jobs", "1"]
+
+
+def invoke(*words: str) -> Any:
+    return CliRunner().invoke(group, ["compare", *words])
+
+
+def test_a_small_comparison_says_the_same_twice_and_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("joblib", reason="runs are played in parallel by joblib")
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    words = [*SMALL, "--methods", "d_psgd,isolated", "--folder", str(tmp_path), "--json"]
+    first = invoke(*words)
+    assert first.exit_code == 0, first.output + first.stderr
+    data = json.loads(first.stdout)
+    by_name = {each["method"]: each for each in data["methods"]}
+    shared, alone = by_name["d_psgd"], by_name["isolated"]
+    assert len(shared["at_s"]) == LOOKS and shared["control"] and shared["runs"] == 1
+    assert shared["bytes"] == sorted(shared["bytes"]) and shared["bytes"][-1] > 10 * alone["bytes"][-1]
+    assert shared["accuracy_own"][-1] > 0.2 and shared["rounds"] == 10
+    assert set(data["for_bytes"]) == {"d_psgd", "isolated"}
+    again = invoke(*words)
+    assert json.loads(again.stdout) == data and "1 of 2" not in again.stderr, "nothing is played twice"
+    text = invoke(*words[:-1], "--bytes", "50000")
+    assert "for 50 kB" in text.stdout and "In equal time" in text.stdout
+
+
+def test_a_method_that_cannot_be_played_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    pytest.importorskip("joblib", reason="runs are played in parallel by joblib")
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    scenario = load(None, {"swarm.duration_s": "40", "swarm.nodes": "3", "data.split": "iid", "data.per_node": "20"})
+    bad = cells(load(None, {"swarm.duration_s": "40", "data.split": "classes_per_agent", "data.classes": "11"}),
+                ("d_psgd",), {}, 1)  # fmt: skip
+    good = cells(scenario, ("isolated",), {"period_s": "4"}, 1)
+    curves = compare([*bad, *good], tmp_path, 1)
+    assert [each.method for each in curves] == ["isolated", "d_psgd"]
+    assert curves[0].runs == 1 and curves[1].runs == 0 and len(curves[1].failed) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--methods", "gut"], "is no method"),
+        (["--set", "strategy.name=d_psgd"], "by --methods"),
+        (["--set", "strategy.rat=1"], "no method has such a knob"),
+        (["--set", "graph.kind=rign"], "did you mean 'ring'"),
+        (["--data", "nowhere.csv", "--methods", "isolated", "--jobs", "1"], "nowhere.csv"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(tmp_path: Path, words: list[str], said: str) -> None:
+    pytest.importorskip("joblib", reason="runs are played in parallel by joblib")
+    result = invoke(*words, "--folder", str(tmp_path))
+    assert result.exit_code in (1, 2) and said in result.output + result.stderr
+    assert "Traceback" not in result.output

@@ -1,0 +1,204 @@
+"""Swarms of every method under seeded faults: their invariants hold in all of them, and a seed replays exactly.
+
+200 simulations run by default; `EDGESWARM_FAULT_SEEDS=0-1999` runs 2,000 (`scripts/nightly/faults`), and a seed, as in
+`EDGESWARM_FAULT_SEEDS=1234`, that one alone. The seed decides everything: method, settings, weather, faults, samples.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeswarm.backends.base import LocalEpoch
+from edgeswarm.backends.reference import ReferenceBackend
+from edgeswarm.maths.graphs import Topology
+from edgeswarm.models.perceptron import perceptron
+from edgeswarm.models.public import PublicSet
+from edgeswarm.sim import faults
+from edgeswarm.sim.world import Node, Stream, World
+from edgeswarm.strategies import STRATEGIES
+from edgeswarm.strategies.base import equipped
+from edgeswarm.strategies.checks import packed, unpacked
+from edgeswarm.transport.weather import CALM
+from tests.strategies.test_checks import SETTINGS
+
+NAMES = tuple(f"n{i}" for i in range(5))
+LENGTH_S = 36.0
+SAMPLES = 48
+D = 3
+BLOCK = 20
+"""Seeds in one test."""
+
+MODEL = perceptron(("no", "yes"), np.full(D, 1.5), np.full(D, 1.8), 4, heads=2)
+PUBLIC = PublicSet(np.random.default_rng(5).normal(1.5, 2.0, (48, D)).astype(np.float32), ("no", "yes"))
+METHODS = sorted(STRATEGIES)
+RATES = {"global_update_tracking": 0.2, "global_update_tracking_paper": 0.2, "gradient_tracking": 0.2}
+"""Of methods whose steps have no momentum."""
+TOPOLOGIES = (None, Topology("ring", NAMES), Topology("full"))
+
+
+def wanted() -> list[int]:
+    first, _, last = os.environ.get("EDGESWARM_FAULT_SEEDS", "0-199").partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def blocks() -> list[Any]:
+    seeds = wanted()
+    found = [seeds[start : start + BLOCK] for start in range(0, len(seeds), BLOCK)]
+    return [pytest.param(block, id=f"{block[0]}-{block[-1]}") for block in found]
+
+
+def method(seed: int) -> tuple[str, Any]:
+    """Name and strategy of a seed; each method comes with all its settings in turn."""
+    name = METHODS[seed % len(METHODS)]
+    turn = seed // len(METHODS)
+    settings = SETTINGS[name][turn % len(SETTINGS[name])]
+    topology = TOPOLOGIES[turn % len(TOPOLOGIES)]
+    if hasattr(STRATEGIES[name], "rate"):
+        settings = {**settings, "rate": RATES.get(name, 0.05)}  # to have learnt it in twelve rounds
+    return name, equipped(STRATEGIES[name](**settings), 7, MODEL, topology=topology, public=PUBLIC)
+
+
+def streams(seed: int) -> dict[str, Stream]:
+    found = {}
+    for number, name in enumerate(NAMES):
+        rng = np.random.default_rng((seed, number))
+        y = rng.integers(0, 2, SAMPLES)
+        x = (rng.normal(size=(SAMPLES, D)) + 3.0 * y[:, None]).astype(np.float32)
+        found[name] = Stream(x, [("no", "yes")[i] for i in y], LENGTH_S * (np.arange(SAMPLES) + 0.5) / SAMPLES)
+    return found
+
+
+def world(seed: int, **more: Any) -> World:
+    backend = ReferenceBackend()
+    backend.load(MODEL)
+    weather = faults.weather(seed)
+    slow = 0.3 if seed % 3 == 0 else 0.0
+    return World(
+        method(seed)[1], streams(seed), seed, weather, backend, 400 if seed % 5 == 0 else 120_000,
+        duration_s=(lambda node, request: slow * int(node[1:]) if isinstance(request, LocalEpoch) else 0.0),
+        checkpoint_s=6.0, **more
+    )  # fmt: skip
+
+
+def simulated(seed: int) -> World:
+    """A run from its seed to its end. Raises `faults.Broken`, or whatever a step raised."""
+    invariants = faults.Invariants(least_accuracy=0.7)
+    made = world(seed, watch=invariants.look)
+    faults.plan(made, faults.schedule(NAMES, seed, LENGTH_S))
+    for number in range(1, 13):
+        made.run(LENGTH_S * number / 12)
+        invariants.published(made)
+    invariants.end(made)
+    return made
+
+
+def tried(seed: int) -> str:
+    """What went wrong, with the command that does it again; "" for nothing."""
+    try:
+        simulated(seed)
+    except Exception as error:
+        again = f"EDGESWARM_FAULT_SEEDS={seed} python -m pytest -n 0 tests/sim/test_faults.py"
+        return f"seed {seed}, {method(seed)[0]}: {type(error).__name__}: {error}\n    {again}"
+    return ""
+
+
+@pytest.mark.parametrize("seeds", blocks())
+def test_whatever_happens_the_invariants_hold(seeds: list[int]) -> None:
+    broken = [text for seed in seeds if (text := tried(seed))]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+def everything(made: World) -> bytes:
+    """All that is left of a run."""
+    return packed(made.dump())
+
+
+@pytest.mark.parametrize("seed", range(len(METHODS)), ids=METHODS)
+def test_a_seed_replays_exactly(seed: int) -> None:
+    assert everything(simulated(seed)) == everything(simulated(seed))
+
+
+def test_another_seed_is_another_storm() -> None:
+    assert faults.schedule(NAMES, 1, LENGTH_S) == faults.schedule(NAMES, 1, LENGTH_S)
+    assert faults.schedule(NAMES, 1, LENGTH_S) != faults.schedule(NAMES, 2, LENGTH_S)
+    kinds = {fault.what for seed in range(50) for fault in faults.schedule(NAMES, seed, LENGTH_S)}
+    assert kinds == {
+        "crash", "revive", "leave", "cut", "heal", "sleep", "partition", "join_sides", "restart_broker", "jump",
+        "speed", "become",
+    }  # fmt: skip
+    assert all(
+        fault.at_s <= faults.STORM * LENGTH_S for seed in range(50) for fault in faults.schedule(NAMES, seed, LENGTH_S)
+    )
+
+
+@pytest.mark.parametrize("seed", range(0, 3 * len(METHODS), 3))
+def test_a_storm_goes_on_from_a_file_as_if_it_had_never_stopped(seed: int) -> None:
+    straight = simulated(seed)
+    first = world(seed)
+    faults.plan(first, faults.schedule(NAMES, seed, LENGTH_S))
+    first.run(0.4 * LENGTH_S)
+    second = world(seed, dumped=unpacked(packed(first.dump())))
+    for number in range(5, 13):  # as `simulated` does: the last instant of a run is settled when the next begins
+        second.run(LENGTH_S * number / 12)
+    assert everything(second) == everything(straight)
+
+
+# ---- the invariants see what they are there to see -------------------------------------------------------------------
+
+
+def spoilt(spoil: Any, method: str = "d_psgd") -> str:
+    """What the invariants say of a run in which `spoil(node)` is called after each step."""
+    seed = METHODS.index(method)
+    invariants = faults.Invariants()
+
+    def watch(node: Node) -> None:
+        spoil(node)
+        invariants.look(node)
+
+    made = world(seed, watch=watch)
+    made.hub.weather = CALM
+    with pytest.raises(faults.Broken) as caught:
+        made.run(LENGTH_S)
+        invariants.end(made)
+    return str(caught.value)
+
+
+def test_what_is_not_finite_is_seen() -> None:
+    def spoil(node: Node) -> None:
+        if node.agent.state.rounds == 3:
+            object.__setattr__(node.agent.state, "params", node.agent.state.params * np.float32(np.nan))
+
+    assert "params is not finite" in spoilt(spoil)
+
+
+def test_a_copy_that_goes_back_is_seen() -> None:
+    kept: dict[str, Any] = {}
+
+    def spoil(node: Node) -> None:
+        for name, copy in node.agent.state.copies.items():
+            old = kept.setdefault(f"{node.name} {name}", copy)
+            if copy.version >= old.version + 4:
+                node.agent.state.copies[name] = old
+
+    assert "copy n" in spoilt(spoil) and "went from" in spoilt(spoil)
+
+
+def test_a_count_that_falls_is_seen() -> None:
+    def spoil(node: Node) -> None:
+        if node.agent.state.rounds == 4:
+            object.__setattr__(node.agent.state, "rounds", 2)
+
+    assert "rounds went from 3 to 2" in spoilt(spoil)
+
+
+def test_a_node_that_stays_down_or_learns_nothing_is_seen() -> None:
+    def down(node: Node) -> None:
+        if node.name == "n1" and node.agent.state.rounds == 5:
+            node.transport.link_down("for good")
+
+    assert "knows all of n1 at 1, 5, not 1, 12" in spoilt(down)
+    assert "0 of 0 right in the end" in spoilt(lambda node: node.tested.clear())

@@ -1,0 +1,156 @@
+"""A run as words and pictures: figures that are those of the run, files that can be read again."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeswarm.errors import DataError, StateError
+from edgeswarm.sim import report
+from edgeswarm.sim.canvas import NoPicture
+from edgeswarm.sim.outcome import NodeOutcome, Outcome
+from edgeswarm.sim.run import Progress
+from edgeswarm.sim.scenario import EventTable, Scenario, load
+from edgeswarm.sim.screen import PlainScreen, growth, open_screen, render
+
+
+def made_up(nodes: int = 3, away: int | None = None, scenario: Scenario | None = None) -> Outcome:
+    """Two examinations of devices whose numbers tell them apart; `away` is not there at the second."""
+
+    def node(at: int) -> NodeOutcome:
+        gone = at == away
+        return NodeOutcome(
+            f"n{at + 1}", "pi-4" if at else "", 10 * at, {"a|b": 7, "$c": 2} if at else {},
+            (0.5, None if gone else 0.5 + at / (2 * nodes)), (0.4, None if gone else 0.4 + at / (2 * nodes)),
+            (None, 0.5), (100, 1_500 * (at + 1)), (200, 2_000_000), (None, None if gone else 12.0), (1, 2),
+        )  # fmt: skip
+
+    chosen = scenario or load(None, {"swarm.nodes": nodes, "swarm.duration_s": 120.0})
+    return Outcome(
+        chosen.plain(), "made up", tuple(map(node, range(nodes))), (60.0, 120.0), ("a note",), 5, 2, "onnx", 3.0
+    )
+
+
+def test_headlines_are_means_over_those_that_are_there() -> None:
+    said = dict(report.headlines(made_up(2, away=1)))
+    assert said["accuracy, own mix"] == "50.0 % mean, 50.0 % worst device"
+    assert said["bytes of a device"] == "2.25 kB sent, 2 MB received"
+    assert said["that is in a day"] == "2.88 GB", "2.002 MB in the second minute, 1,440 times"
+    assert said["age of information"] == "12 s"
+
+
+def test_what_a_start_costs_is_not_taken_for_what_a_day_costs() -> None:
+    node = NodeOutcome("n1", "", 1, {}, (0.5,) * 3, (0.5,) * 3, (None,) * 3, (10_000, 10_010, 10_020), (0, 0, 0))
+    outcome = Outcome({}, "x", (node,), (60.0, 120.0, 180.0))
+    assert report.day_bytes(outcome) == pytest.approx(10 * 1440)
+    once = replace(outcome, nodes=(replace(node, bytes_sent=(10_000,), bytes_received=(0,)),), at_s=(60.0,))
+    assert report.day_bytes(once) == pytest.approx(10_000 * 1440), "the whole is all there is"
+    assert report.day_bytes(replace(outcome, at_s=())) == 0.0
+
+
+def test_a_large_swarm_is_told_by_those_that_do_worst() -> None:
+    few, many = made_up(report.SHOWN), made_up(report.SHOWN + 5, away=0)
+    assert len(report.rows(few)) == report.SHOWN and not report.left_out(few)
+    names = [row[0] for row in report.rows(many)]
+    assert len(names) == report.SHOWN and "n2" in names and f"n{report.SHOWN + 5}" not in names
+    assert report.left_out(many) == f"the {report.SHOWN} devices that do worst; 5 more in report.json"
+
+
+def test_the_files_can_be_read_again_and_the_pictures_are_pictures(tmp_path: Path) -> None:
+    events = (EventTable(30.0, "crash", ("n1",), 20.0), EventTable(90.0, "broker_restart"))
+    base = load(None, {"swarm.nodes": 3, "swarm.duration_s": 120.0})
+    outcome = made_up(3, away=2, scenario=Scenario(swarm=base.swarm, report=base.report, events=events))
+    written = report.write(outcome, tmp_path / "new" / "run")
+    assert [path.name for path in written] == ["report.json", "report.md", *report.PICTURES]
+    assert report.read(written[0]) == outcome
+    assert json.loads(written[0].read_text())["summary"]["accuracy"] == pytest.approx(outcome.accuracy)
+    text = written[1].read_text()
+    assert "| n3 | pi-4 | 20 | a/b $c | - |" in text and all(f"({name})" in text for name in report.PICTURES)
+    for path in written[2:]:
+        head = path.read_bytes()[:24]
+        assert head[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", head[16:24]) == (1000, 560)
+
+
+def test_a_swarm_of_one_and_one_that_never_was_there_are_drawn_too(tmp_path: Path) -> None:
+    one = made_up(1, away=0)
+    never = NodeOutcome("n1", "", 0, {}, (None,), (None,), (None,), (0,), (0,), (None,), (0,))
+    nothing = Outcome(one.scenario, "x", (never,), (60.0,))
+    for outcome in (one, nothing):
+        assert len(report.write(outcome, tmp_path)) == 6
+
+
+def test_without_matplotlib_the_reports_are_there_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *more: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *more)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(NoPicture, match="pip install matplotlib"):
+        report.write(made_up(), tmp_path)
+    assert (tmp_path / "report.md").is_file() and report.read(tmp_path / "report.json") == made_up()
+
+
+def test_what_cannot_be_written_or_read_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StateError):
+        report.write(made_up(), tmp_path / "file" / "below")
+    for text in ("", "{}", "[1]", '{"nodes": 3}'):
+        (tmp_path / "file").write_text(text)
+        with pytest.raises(DataError, match="not a report"):
+            report.read(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "text"),
+    [(report.size, 950, "950 B"), (report.size, 12_345, "12.3 kB"), (report.size, 2.5e9, "2.5 GB"),
+     (report.span, 7.25, "7.25 s"),
+     (report.span, 3600, "60 min"), (report.span, 9000, "2 h 30 min"), (report.span, 200_000, "2 d 7 h"),
+     (report.percent, 0.8731, "87.3 %"), (report.percent, None, "-")],
+)  # fmt: skip
+def test_numbers_as_people_write_them(form: Any, value: Any, text: str) -> None:
+    assert form(value) == text
+
+
+# ---- while it runs ---------------------------------------------------------------------------------------------------
+
+
+def progress(at_s: float, outcome: Outcome | None = None) -> Progress:
+    return Progress(at_s, 120.0, 2.0, {} if outcome is None else outcome.summary(), outcome)
+
+
+def test_without_a_terminal_there_are_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 1.0, 10.0, 10.0, 11.0, 20.0, 20.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    screen = open_screen("a title")
+    assert isinstance(screen, PlainScreen)
+    for at_s in (1.0, 30.0, 40.0):
+        screen.show(progress(at_s))
+    screen.show(progress(60.0, made_up()))
+    monkeypatch.undo()
+    screen.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "a title" and lines[1] == "30 of 120 s; 2 s here, about 6 s to go"
+    assert lines[2].startswith("60 of 120 s: own mix ") and len(lines) == 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 40), (60, 12), (30, 6)])
+def test_the_live_screen_fits_where_it_is_shown(width: int, height: int) -> None:
+    rich = pytest.importorskip("rich.console", reason="the live screen is drawn with rich")
+    console = rich.Console(width=width, height=height, record=True, file=io.StringIO())
+    for shown in (progress(10.0), progress(120.0, made_up(40, away=3))):
+        console.print(render("edgeswarm simulate: " + "x" * 100, shown, width, height))
+        lines = console.export_text().splitlines()
+        assert len(lines) <= height and max(map(len, lines)) <= width
+    assert growth(made_up(), 9) == "▁█  own mix, 50.0 % to 66.7 %" and growth(made_up(), 1)[:3] == "▁  "
