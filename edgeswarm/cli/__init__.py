@@ -17,12 +17,19 @@ from edgeswarm.errors import EXIT_TRY_LATER, EdgeswarmError
 
 VERBS = {
     "demo": "Five agents teach each other over MQTT, live.",
+    "simulate": "A swarm in virtual time, as a file describes it.",
+    "record": "Write down what a running swarm does, to play it again.",
+    "compare": "All methods on your data, at equal bytes and time.",
+    "sweep": "Many simulations: methods, settings, seeds, in parallel.",
     "run": "Learn on this device and share with the others.",
     "status": "How the agent on this device is doing.",
     "peers": "Every node at the site, as the broker knows them.",
     "why": "What was sent, held back or muted, with the numbers.",
     "predict": "Name the class of samples with what was learnt.",
     "model": "Build, check, train and shrink model files.",
+    "public": "Make and show public sets, for methods that teach.",
+    "graph": "Draw who hears whom; say what it means for a method.",
+    "plan": "Which method for a site, with reasons and figures.",
     "doctor": "Check machine, config and broker; say what to fix.",
     "profiles": "The classes of boards, and which this one is.",
     "config": "Show, check or begin a config file.",
@@ -62,14 +69,28 @@ class Verbs(groups.Lazy):
         except MemoryError:
             output.error("out of memory: free some, or ask for less at once")
             code = EXIT_TRY_LATER
-        except Exception:
-            _report_bug()
+        except Exception as error:
             code = 1
+            if _of_output(error):
+                reason = getattr(error, "strerror", None) or error
+                output.error(f"what this prints cannot be written: {reason}")
+                _close_stdout()
+            else:
+                _report_bug()
         raise click.exceptions.Exit(code)
 
 
+def _of_output(error: Exception) -> bool:
+    """Whether printing failed: a full disk behind stdout, not a file of the verb's own."""
+    import traceback
+
+    frames = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, OSError) and any(frame.f_code is click.echo.__code__ for frame, _ in frames)
+
+
 def _close_stdout() -> None:
-    """The reader (`head`, a pager) has gone: let the interpreter's last flush go nowhere instead of complaining."""
+    """The reader (`head`, a pager) has gone, or its disk is full: the interpreter's last flush shall go nowhere
+    instead of complaining."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -109,28 +109,25 @@ def starter(node: str) -> str:
 
     lines = ["# edgeswarm: settings of one agent. Check it with: edgeswarm config check FILE", ""]
     for name, setting in TOP.items():
-        lines += _setting(name, setting, node if name == "node" else None)
+        lines += setting_lines(name, setting, node if name == "node" else None)
     for section, settings in BY_SECTION.items():
         lines += ["", f"[{section}]"]
         for name, setting in settings.items():
-            lines += _setting(name, setting, _EXAMPLES.get(f"{section}.{name}"))
+            lines += setting_lines(name, setting, _EXAMPLES.get(f"{section}.{name}"))
         if section == "strategy":
             lines += _knobs(settings["name"].default, STRATEGIES)
     return "\n".join(lines) + "\n"
 
 
-_OURS = ("name", "schema")
-"""Fields of a strategy that are no knobs: the agent fills in the fingerprint of the features."""
-
-
 def _knobs(method: str, strategies: Mapping[str, type]) -> list[str]:
+    from edgeswarm.agent.config import SET_BY_THE_AGENT
     from edgeswarm.agent.fields import settings_of
 
-    knobs = [setting for name, setting in settings_of(strategies[method]).items() if name not in _OURS]
-    return [f"# Knobs of {method}:", *(line for knob in knobs for line in _setting(knob.name, knob, None))]
+    knobs = [setting for name, setting in settings_of(strategies[method]).items() if name not in SET_BY_THE_AGENT]
+    return [f"# Knobs of {method}:", *(line for knob in knobs for line in setting_lines(knob.name, knob, None))]
 
 
-def _setting(name: str, setting: Any, example: Any) -> list[str]:
+def setting_lines(name: str, setting: Any, example: Any) -> list[str]:
     """A line of explanation where there is one, and the setting itself: set to `example`, else commented out."""
     import dataclasses
 

@@ -133,7 +133,8 @@ def _screen(json_wanted: bool, quiet: bool, colourless: bool) -> Screen:
 
 
 def _draw(outcome: Outcome, path: Path, screen: Screen) -> Path | None:
-    from edgeswarm.demo.picture import NoPicture, save_picture
+    from edgeswarm.demo.picture import save_picture
+    from edgeswarm.sim.canvas import NoPicture
 
     try:
         drawn = save_picture(outcome.history, outcome.summary, f"edgeswarm demo: {outcome.view.title}", path)
@@ -151,7 +152,7 @@ def _draw_bytes(outcome: Outcome, wish: Wish, path: Path, screen: Screen) -> Pat
 
     from edgeswarm.demo.beside import compare
     from edgeswarm.demo.bytes_picture import live_curve, save_bytes_picture
-    from edgeswarm.demo.picture import NoPicture
+    from edgeswarm.sim.canvas import NoPicture
 
     live = live_curve(
         outcome.history, f"swarm through an encoder of {outcome.encoder.model.card.embedding} numbers, measured"

@@ -94,7 +94,7 @@ def examine(config_file: Path | None, root: Path, timeout_s: float) -> Iterator[
         yield Finding("config", SKIP, "not read: that needs numpy")
         return
 
-    from edgeswarm.cli.checks import files
+    from edgeswarm.cli.checks import files, sharing
 
     found, config = files.config(config_file)
     yield found
@@ -108,6 +108,9 @@ def examine(config_file: Path | None, root: Path, timeout_s: float) -> Iterator[
     yield from look("source", lambda: files.source(config))
     for section in ("model", "encoder"):
         yield from look(f"{section}-file", lambda section=section: compute.model_file(config, section, root))  # type: ignore[misc]
+    yield from look("graph", lambda: sharing.graph(config))
+    yield from look("public-set", lambda: sharing.public_set(config))
+    yield from look("method", lambda: sharing.method(config))
     folder = Path(config.state.folder)
     yield from look("state-folder", lambda: files.state_folder(folder, root))
     yield from look("broker", lambda: _broker(config, folder, timeout_s))
@@ -116,11 +119,11 @@ def examine(config_file: Path | None, root: Path, timeout_s: float) -> Iterator[
 def _broker(config: Config, folder: Path, timeout_s: float) -> list[Finding]:
     import asyncio
 
-    from edgeswarm.cli.checks import broker, files
+    from edgeswarm.cli.checks import broker, files, sharing
 
     has_identity = bool(config.broker.cert or config.broker.username)
     running = files.lock_holder(folder) is not None
     if has_identity and running:
         return broker.running_agent(folder)
     output.say(f"asking {', '.join(config.broker.url)} (at most {timeout_s:g} s for each answer)")
-    return asyncio.run(broker.check_all(options.mqtt_settings(config), timeout_s, running))
+    return asyncio.run(broker.check_all(options.mqtt_settings(config), timeout_s, running, sharing.channels(config)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeswarm.strategies.base import Answers, Request
 
 READER = "reader"
-"""Name the state is loaded under. A node's name matters when it learns and talks, and here it does neither."""
+"""Name that a state is loaded under which does not say whose it is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +48,7 @@ def load(folder: Path) -> Learnt:
     from edgeswarm.agent.sources import Schema
     from edgeswarm.agent.store import Store
     from edgeswarm.strategies import STRATEGIES
+    from edgeswarm.strategies.base import finish
 
     if not folder.is_dir():
         raise StateError(f"there is no state folder {folder}: has an agent run, and is this the folder of its config?")
@@ -63,10 +64,11 @@ def load(folder: Path) -> Learnt:
         features = tuple(str(name) for name in source["features"])
         raw = Schema(str(source["task"]), features, str(source["encoder"]), str(source["form"]))
         equipment = as_described(saved, ComputeConfig(), folder / PROBES)
-        bare = STRATEGIES[dumped["strategy"]](schema=dumped["schema"])
+        bare = STRATEGIES[dumped["strategy"]](**{**saved.get("knobs", {}), "schema": dumped["schema"]})
         preparation = equipment.preparation(raw, bare)
-        strategy = equipment.equipped(bare, dumped["schema"])
-        state = strategy.load(READER, dumped)
+        public = finish(equipment.prepared(preparation), equipment.backend.answer)
+        strategy = equipment.equipped(bare, dumped["schema"], public)
+        state = strategy.load(str(saved.get("node", READER)), dumped)
         return Learnt(raw.features, strategy, state, preparation.rows, equipment.backend.answer)
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"the state in {folder} is not one this version can use: {error}") from None

@@ -42,9 +42,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-    """Columns on stdout, never wrapped. right: the heads of columns to align right, with spaces between."""
-    to_right = right.split()
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: str | Sequence[str] = "") -> None:
+    """Columns on stdout, never wrapped. right: the heads of columns to align right; as text, with spaces between."""
+    to_right = right.split() if isinstance(right, str) else right
     widths = [max(len(click.unstyle(row[i])) for row in [heads, *rows]) for i in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:
@@ -69,6 +69,11 @@ def pairs(items: Sequence[tuple[str, str]]) -> None:
 def count(value: float) -> str:
     """12345 as 12,345; - for what is not a number."""
     return f"{value:,.0f}" if math.isfinite(value) else "-"
+
+
+def counted(value: float, thing: str) -> str:
+    """1 round, 12,345 rounds; - rounds for what is not a number. thing: in the singular, its plural ends in s."""
+    return f"{count(value)} {thing}{'' if value == 1 else 's'}"
 
 
 def size(value_bytes: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeswarm.cli import options, output
+from edgeswarm.cli.status import knows_alone
 from edgeswarm.errors import EXIT_TIMED_OUT
 
 if TYPE_CHECKING:
@@ -93,44 +95,48 @@ def as_data(seen: Seen) -> dict[str, Any]:
 
 def print_nodes(nodes: list[Seen], with_site: bool) -> None:
     """One line for each node."""
-    heads = [
-        "node",
-        "state",
-        "start",
-        "strategy",
-        "samples",
-        "accuracy",
-        "alone",
-        "prototypes",
-        "sent",
-        "oldest",
-        "muted",
-    ]
+    said = [_apart(seen.notes) for seen in nodes]
+    columns = [(head, name, shown) for head, name, shown in _NOTES if any(name in notes for notes in said)]
+    heads = ["node", "state", "start", *(head for head, _, _ in columns), "oldest", "muted"]
     rows = []
-    for seen in nodes:
+    for seen, notes in zip(nodes, said, strict=True):
         oldest_s = _oldest_age_s(seen)
         rows.append([
             seen.node,
             click.style(seen.state, fg=_COLOURS.get(seen.state)),
             str(seen.epoch),
-            str(seen.notes.get("strategy", "-")),
-            output.count(_note(seen, "samples")),
-            output.percent(_note(seen, "accuracy_swarm")),
-            output.percent(_note(seen, "accuracy_alone")),
-            output.count(_note(seen, "prototypes")),
-            output.size(_note(seen, "bytes_sent")),
+            *(shown(notes.get(name, math.nan)) for _, name, shown in columns),
             "-" if oldest_s is None else output.span(oldest_s),
             ", ".join(_muted(seen)),
         ])  # fmt: skip
     if with_site:
         heads = ["site", *heads]
         rows = [[seen.site, *row] for seen, row in zip(nodes, rows, strict=True)]
-    output.table(heads, rows, "start samples accuracy alone prototypes sent oldest")
+    output.table(heads, rows, "start samples accuracy alone prototypes rounds behind sent oldest")
 
 
-def _note(seen: Seen, name: str) -> float:
-    value = seen.notes.get(name)
-    return float(value) if isinstance(value, (int, float)) else math.nan
+def _apart(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the accuracy alone where the method has no answers of its own beside those with the swarm."""
+    apart = knows_alone(notes, notes.get("accuracy_swarm"), notes.get("accuracy_alone"))
+    return {name: value for name, value in notes.items() if apart or name != "accuracy_alone"}
+
+
+def _number(form: Callable[[float], str]) -> Callable[[Any], str]:
+    return lambda value: form(float(value) if isinstance(value, (int, float)) else math.nan)
+
+
+_NOTES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("strategy", "strategy", lambda value: value if isinstance(value, str) else "-"),
+    ("samples", "samples", _number(output.count)),
+    ("accuracy", "accuracy_swarm", _number(output.percent)),
+    ("alone", "accuracy_alone", _number(output.percent)),
+    ("prototypes", "prototypes", _number(output.count)),
+    ("rounds", "rounds", _number(output.count)),
+    ("behind", "staleness_rounds", _number(output.number)),
+    ("sent", "bytes_sent", _number(output.size)),
+)
+"""Head, note and form of what a node says of itself; columns that nobody has a number for are left out.
+behind: rounds that what it knows of its slowest neighbour is old."""
 
 
 def _oldest_age_s(seen: Seen) -> float | None:

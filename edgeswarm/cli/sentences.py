@@ -24,6 +24,7 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
     ("share", "sent", "max_age"): "sent although little is new: silent for {silence_s} "
     "(distance {distance}, floor {floor})",
     ("share", "sent", "always"): "sent {changed} changed and {removed} removed prototypes: the filter is off",
+    ("share", "sent", "refresh"): "sent what it answers to {rows} public samples: they changed by {changed}",
     ("share", "answered", "pulled"): "gave {peer} the {prototypes} prototypes and {removed} removals it had missed",
     ("share", "held", "nothing_learnt"): "held back: nothing learnt yet",
     ("share", "held", "nothing_new"): "held back: no prototype changed since the last message (drift {drift})",
@@ -39,6 +40,15 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
     ("peer", "ignored", "other_schema"): "ignores {peer}: it learns another task, or from other features",
     ("peer", "ignored", "wrong_dimension"): "ignores {peer}: its prototypes have another number of features",
     ("peer", "ignored", "too_many_classes"): "ignores {peer}: its classes would exceed this node's limit of classes",
+    ("peer", "refused", "other_model"): "does not use what {peer} sends: it trains another model; "
+    "give it the same file",
+    ("peer", "refused", "other_schema"): "does not use what {peer} sends: it learns another task, "
+    "or from other features",
+    ("peer", "refused", "other_public_set"): "does not use what {peer} sends: it has another public set, "
+    "or another version of it",
+    ("peer", "refused", "wrong_size"): "does not use what {peer} sends: it is not as long as this node's model",
+    ("head", "skipped", "small_weight"): "does without the head of {peer}: it counts {weight}; it is not subscribed to",
+    ("head", "heard", "probe"): "hears the head of {peer} again, to see whether it has become of use",
     ("training", "paused", "too_hot"): "training pauses: the board is at {temperature_c} °C, "
     "near its limit of {limit_c} °C",
     ("training", "resumed", "cooled_down"): "training goes on: the board is down to {temperature_c} °C",
@@ -54,7 +64,8 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
 }  # fmt: skip
 
 _VERBS = {"sent": "sent", "held": "held back", "muted": "muted {peer}", "heard": "listens to {peer} again",
-          "ignored": "ignores {peer}", "dropped": "dropped", "answered": "answered {peer}"}  # fmt: skip
+          "ignored": "ignores {peer}", "refused": "refused {peer}", "dropped": "dropped",
+          "answered": "answered {peer}"}  # fmt: skip
 
 
 def sentence(kind: str, outcome: str, reason: str, facts: Mapping[str, float], peer: str = "") -> str:

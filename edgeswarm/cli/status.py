@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,19 @@ from edgeswarm.errors import EXIT_NOT_CONNECTED, StateError
 STATUS_FILE = "status.json"
 STALE_REPORTS = 4
 """A report this many intervals old, from a process that lives, is worth a word."""
+_LINK = (
+    ("age", "age_s", output.span),
+    ("mean", "age_mean_s", output.span),
+    ("rounds", "staleness_rounds", output.number),
+    ("weight", "weight", output.number),
+    ("prototypes", "prototypes", output.count),
+    ("updates", "updates", output.count),
+)
+"""Head, note and form of what a link may tell. rounds: of this node, that what it knows of the peer is old."""
+METHOD = (
+    "loss", "mu", "mix", "heads_heard", "skipped", "skipped_weight", "teachers", "rows_sent", "rows_taught",
+)  # fmt: skip
+"""Notes of methods that a person may want to see."""
 _TROUBLE = ("refused_", "dropped_", "inbox_full", "oversize", "faults", "garbled", "duplicate_name")
 """Notes that begin so count what was thrown away or went wrong."""
 
@@ -103,10 +117,15 @@ def print_status(report: dict[str, Any]) -> None:
     lines = [
         ("link", _link(report["link"])),
         ("accuracy", _accuracy(notes)),
-        ("learnt", f"{_count(notes, 'samples')} samples into {_count(notes, 'prototypes')} prototypes"),
-        ("said", f"{_count(notes, 'sent')} times; held back {_held(notes)}"),
+        ("learnt", _learnt(notes)),
         ("traffic", f"{_size(notes, 'bytes_sent')} sent, {_size(notes, 'bytes_received')} received"),
     ]
+    if said := _said(notes):
+        lines.insert(-1, ("said", said))
+    if heard := _heard(notes):
+        lines.insert(-1, ("heard", heard))
+    if method := _method(notes):
+        lines.insert(-1, ("method", method))
     if trouble := _trouble(notes):
         lines.append(("dropped", trouble))
     if report["disk_fault"]:
@@ -118,25 +137,14 @@ def print_status(report: dict[str, Any]) -> None:
 
 
 def print_links(links: dict[str, dict[str, Any]]) -> None:
-    """One line for each peer that has been heard."""
+    """One line for each peer that has been heard; columns that no peer has a number for are left out."""
+    columns = [(head, name, shown) for head, name, shown in _LINK if any(name in link for link in links.values())]
     rows = []
     for peer, link in sorted(links.items()):
         muted = click.style("muted", fg="yellow") if link.get("muted") else ""
-        age, mean = (output.span(_value(link, key)) for key in ("age_s", "age_mean_s"))
-        rows.append(
-            [
-                peer,
-                age,
-                mean,
-                output.number(_value(link, "weight")),
-                _count(link, "prototypes"),
-                _count(link, "updates"),
-                muted,
-            ]
-        )
-    output.table(
-        ["peer", "age", "mean", "weight", "prototypes", "updates", ""], rows, "age mean weight prototypes updates"
-    )
+        rows.append([peer, *(shown(_value(link, name)) for _, name, shown in columns), muted])
+    heads = [head for head, _, _ in columns]
+    output.table(["peer", *heads, ""], rows, " ".join(heads))
 
 
 def _value(numbers: dict[str, Any], name: str) -> float:
@@ -146,6 +154,10 @@ def _value(numbers: dict[str, Any], name: str) -> float:
 
 def _count(numbers: dict[str, Any], name: str) -> str:
     return output.count(_value(numbers, name))
+
+
+def _counted(numbers: dict[str, Any], name: str) -> str:
+    return output.counted(_value(numbers, name), name.removesuffix("s"))
 
 
 def _size(numbers: dict[str, Any], name: str) -> str:
@@ -169,6 +181,12 @@ def _link(link: dict[str, Any]) -> str:
     return f"{state}, {link['detail']}" if link["detail"] else state
 
 
+def knows_alone(notes: Mapping[str, Any], swarm: float | None, alone: float | None) -> bool:
+    """Whether the method has answers of its own beside those with the swarm; one that averages models has one model,
+    and reports its accuracy twice."""
+    return "prototypes" in notes or swarm != alone
+
+
 def _accuracy(notes: dict[str, Any]) -> str:
     parts = []
     for suffix, words in (("", "on its own newest samples"), ("holdout", "on the held-out file")):
@@ -176,14 +194,48 @@ def _accuracy(notes: dict[str, Any]) -> str:
             _value(notes, f"holdout_{kind}" if suffix else f"accuracy_{kind}") for kind in ("swarm", "alone")
         )
         if math.isfinite(swarm) or math.isfinite(alone):
-            parts.append(f"{output.percent(swarm)} with the swarm, {output.percent(alone)} alone ({words})")
+            apart = f" with the swarm, {output.percent(alone)} alone" if knows_alone(notes, swarm, alone) else ""
+            parts.append(f"{output.percent(swarm)}{apart} ({words})")
     return "; ".join(parts) or "not known yet"
 
 
-def _held(notes: dict[str, Any]) -> str:
+def _learnt(notes: dict[str, Any]) -> str:
+    samples = _counted(notes, "samples")
+    if "prototypes" in notes:
+        return f"{samples} into {_counted(notes, 'prototypes')}"
+    if "rounds" in notes:
+        return f"{samples}, {_counted(notes, 'rounds')} of training ({_counted(notes, 'steps')})"
+    return samples
+
+
+def _said(notes: dict[str, Any]) -> str:
+    if "sent" not in notes and "held" not in notes:
+        return ""
     reasons = {name[5:]: value for name, value in notes.items() if name.startswith("held_") and value}
     detail = ", ".join(f"{reason} {output.count(value)}" for reason, value in sorted(reasons.items()))
-    return _count(notes, "held") + (f" ({detail})" if detail else "")
+    return f"{output.counted(_value(notes, 'sent'), 'time')}; held back {_count(notes, 'held')}" + (
+        f" ({detail})" if detail else ""
+    )
+
+
+def _heard(notes: dict[str, Any]) -> str:
+    if "neighbours_heard" not in notes:
+        return ""
+    of = f" of {_count(notes, 'neighbours')}" if "neighbours" in notes else ""
+    last = _value(notes, "neighbours" if of else "neighbours_heard")
+    text = f"{_count(notes, 'neighbours_heard')}{of} neighbour{'' if last == 1 else 's'}"
+    oldest = _value(notes, "staleness_rounds")
+    return (
+        f"{text}, the oldest {output.number(oldest)} round{'' if oldest == 1 else 's'} ago"
+        if notes["neighbours_heard"]
+        else text
+    )
+
+
+def _method(notes: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {output.number(_value(notes, name))}" for name in METHOD if name in notes
+    )
 
 
 def _trouble(notes: dict[str, Any]) -> str:

@@ -11,12 +11,16 @@ import click
 
 from edgeswarm.cli import options, output
 from edgeswarm.cli.sentences import sentence
+from edgeswarm.errors import StateError
 
 if TYPE_CHECKING:
     from edgeswarm.agent.ledger import Entry
 
-OUTCOMES = ("sent", "held", "answered", "muted", "heard", "ignored", "dropped")
-_COLOURS = {"sent": "green", "answered": "green", "muted": "yellow", "ignored": "yellow", "dropped": "red"}
+OUTCOMES = ("sent", "held", "answered", "muted", "heard", "ignored", "refused", "dropped")
+DECIDING = frozenset({"prototypes", "skipped", "rows_sent"})
+"""Notes of methods that decide what they send or heed."""
+_COLOURS = {"sent": "green", "answered": "green", "muted": "yellow", "ignored": "yellow"}
+_COLOURS |= dict.fromkeys(("refused", "dropped"), "red")
 
 
 @click.command()
@@ -41,10 +45,10 @@ def command(
     """Explain what this node sent, held back or muted, each with the numbers it rests on.
 
     Reads the ledger in the agent's state folder, written whenever the state is saved; works whether or not the agent
-    runs. The last line sums up all decisions that are kept and match.
+    runs. The last line sums up all decisions that are kept and match. Methods that tell their model every round (d_psgd
+    and its kin) decide nothing: for them `edgeswarm status` shows rounds and ages.
     """
     from edgeswarm.agent.ledger import Ledger
-    from edgeswarm.errors import StateError
 
     folder = options.state_folder_of(state_folder, config_file)
     ledger = Ledger(folder)
@@ -57,15 +61,28 @@ def command(
         output.emit({"decisions": [as_data(entry) for entry in shown], "summary": summary})
         return
     if not entries:
-        output.say(
-            f"no decisions in {folder}"
-            + (" match" if peer or outcome else " yet: the first come when the state is saved")
-        )
+        output.say(f"no decisions in {folder}{' match' if peer or outcome else _why_none(folder)}")
         return
     for entry in shown:
         click.echo(f"{output.moment(entry.wall_s)}  {_line(entry)}")
     click.echo()
     click.echo(summary_line(summary))
+
+
+def _why_none(folder: Path) -> str:
+    """Some methods tell their model every round, whatever comes of it: there is nothing to wait for."""
+    from edgeswarm.cli.status import read_status
+
+    try:
+        notes = read_status(folder).get("notes") or {}
+    except StateError:
+        notes = {}
+    if "rounds" in notes and not notes.keys() & DECIDING:
+        return (
+            ": the method of this node does the same every round, train and tell its model, and decides nothing; "
+            "`edgeswarm status` shows its rounds and the ages of what it heard"
+        )
+    return " yet: the first come when the state is saved"
 
 
 def as_data(entry: Entry) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def test_every_verb_answers_to_help_and_knows_the_common_options(path: tuple[str
 
 @NAMED
 def test_every_verb_that_reports_can_report_json(path: tuple[str, ...], command: click.Command) -> None:
-    silent = {(), ("run",), ("demo",), ("model",), ("profiles",), ("config",), ("config", "init"), ("completion",)}
+    silent = {(), ("run",), ("demo",), ("model",), ("public",), ("profiles",), ("config",), ("config", "init"),
+              ("completion",)}  # fmt: skip
     names = {name for parameter in command.params for name in parameter.opts}
     assert ("--json" in names) or path in silent
 
@@ -105,7 +106,8 @@ def test_verbs_are_listed_in_help_in_their_order() -> None:
     places = [text.index(f"\n  {verb} ") for verb in VERBS]
     assert places == sorted(places)
     assert list(VERBS) == [
-        "demo", "run", "status", "peers", "why", "predict", "model", "doctor", "profiles", "config", "completion",
+        "demo", "simulate", "record", "compare", "sweep", "run", "status", "peers", "why", "predict", "model",
+        "public", "graph", "plan", "doctor", "profiles", "config", "completion",
     ]  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def test_errors_are_red_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_wrong_verb_names_the_nearest(run: Run) -> None:
     assert "there is no verb 'statu'; did you mean 'status'?" in run("statu", code=2).stderr
     assert "there is no verb 'chek'; did you mean 'check'?" in run("config", "chek", code=2).stderr
-    assert "the verbs are demo, run, status" in run("xyzzy", code=2).stderr
+    assert "the verbs are demo, simulate, " in run("xyzzy", code=2).stderr
 
 
 def test_a_wrong_option_is_a_usage_error(run: Run) -> None:
@@ -112,3 +112,14 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [("graph", "ring", "--json"), ("graph", "full", "--nodes", "120", "--json")])
+def test_a_full_disk_behind_the_output_is_said_in_one_line(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeswarm", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["edgeswarm: what this prints cannot be written: No space left on device"]

@@ -1,75 +1,17 @@
 from __future__ import annotations
 
-import asyncio
-import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
-from cli_world import Run, need_mosquitto
+from cli_world import REPORT, Run, need_mosquitto, nodes
 
-from edgeswarm.cli.visitor import Visitor
+from edgeswarm.cli.peers import print_nodes
+from edgeswarm.cli.visitor import Seen, Visitor
 from edgeswarm.demo.broker import RunningBroker, start_broker
-from edgeswarm.messages import Message, Presence
-from edgeswarm.transport.mqtt import MqttTransport
-from edgeswarm.transport.settings import MqttSettings
+from edgeswarm.messages import Presence
 from edgeswarm.wire.status import encode_presence, encode_report
-
-REPORT = {
-    "notes": {
-        "samples": 1234.0,
-        "accuracy_swarm": 0.91,
-        "accuracy_alone": 0.84,
-        "prototypes": 64.0,
-        "bytes_sent": 12345.0,
-    },
-    "links": {"node-8": {"age_s": 3.5, "muted": 0.0}, "node-9": {"age_s": 42.0, "muted": 1.0}},
-}
-
-
-class Deaf:
-    """A listener with nothing to do."""
-
-    def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None: ...
-    def on_refused(self, sender: str, reason: str) -> None: ...
-    def on_presence(self, presence: Presence) -> None: ...
-    def on_link(self, up: bool, detail: str) -> None: ...
-
-
-@contextmanager
-def nodes(broker: RunningBroker, site: str, reporting: int, silent: int = 0) -> Iterator[None]:
-    """Nodes that are there, the first of them reporting all the time, over real connections in another thread."""
-    up, done = threading.Event(), threading.Event()
-
-    async def live() -> None:
-        transports = []
-        for number in range(1, reporting + silent + 1):
-            settings = MqttSettings(urls=(broker.url,), site=site, node=f"node-{number}", task="wafer")
-            transport = MqttTransport(settings, Deaf(), random.Random(number))
-            facts = {"strategy": "prototype_gossip", "version": "0.1.0"}
-            transport.announce(Presence(f"node-{number}", "ready", 3, f"life{number}", facts))
-            await transport.__aenter__()
-            await transport.wait_up(10)
-            transports.append(transport)
-        up.set()
-        while not done.is_set():
-            for transport in transports[:reporting]:
-                transport.publish_report(encode_report(REPORT))
-            await asyncio.sleep(0.05)
-        for transport in transports:
-            await transport.__aexit__(None, None, None)
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()), name="nodes")
-    thread.start()
-    try:
-        assert up.wait(20)
-        yield
-    finally:
-        done.set()
-        thread.join(20)
 
 
 @pytest.mark.broker
@@ -191,3 +133,13 @@ def test_a_report_outlives_the_presence_that_comes_after_it() -> None:
     )
     (seen,) = visitor.nodes.values()
     assert (seen.notes["samples"], seen.notes["strategy"], visitor.complete()) == (1234.0, "s", True)
+
+
+def test_a_method_with_one_model_has_no_accuracy_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    one = Seen("hall", "a", "ready", 1, {"accuracy_swarm": 0.9, "accuracy_alone": 0.9, "rounds": 3.0})
+    print_nodes([one], with_site=False)
+    assert "alone" not in capsys.readouterr().out
+    two = Seen("hall", "b", "ready", 1, {"accuracy_swarm": 0.8, "accuracy_alone": 0.7, "prototypes": 3.0})
+    print_nodes([one, two], with_site=False)
+    head, a, b = click.unstyle(capsys.readouterr().out).splitlines()
+    assert "alone" in head and a.count("90.0 %") == 1 and "70.0 %" in b

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,20 @@ import numpy as np
 import pytest
 from cli_world import Run
 
+from edgeswarm.agent.config import build_strategy
+from edgeswarm.agent.equipment import Files, described, equip
+from edgeswarm.agent.settings import ComputeConfig, GraphConfig, ModelConfig, StrategyConfig
+from edgeswarm.agent.sources.base import Schema
 from edgeswarm.agent.store import Store
 from edgeswarm.backends.sets import answer
+from edgeswarm.cli.learnt import load
 from edgeswarm.cli.rows import read_rows
 from edgeswarm.errors import DataError
+from edgeswarm.models.file import write
+from edgeswarm.models.perceptron import perceptron
 from edgeswarm.strategies.base import Batch, finish
 from edgeswarm.strategies.prototype_gossip import PrototypeGossip
+from edgeswarm.strategies.sharing import Copy
 
 CENTRES = {"red": (0.0, 0.0), "green": (8.0, 0.0), "blue": (0.0, 8.0)}
 
@@ -133,6 +143,40 @@ def test_a_state_of_another_kind(run: Run, tmp_path: Path) -> None:
 
 def test_no_file(run: Run, folder: Path) -> None:
     assert "nowhere.csv" in run("predict", "--state", str(folder), "nowhere.csv", code=2).stderr
+
+
+RING = ("ann", "bob", "cid", "dan", "eve")
+
+
+@pytest.mark.parametrize("kind", ["ring", "edges"])
+def test_what_is_averaged_with_neighbours_is_the_average_that_the_device_answers_with(
+    kind: str, run_json: Callable[..., Any], tmp_path: Path
+) -> None:
+    """All five are there and known; ann hears two of them."""
+    write(perceptron(("no", "yes"), np.zeros(3), np.ones(3), 4), tmp_path / "model.esm")
+    (tmp_path / "edges").write_text("".join(f"{a} {b}\n" for a, b in pairwise((*RING, RING[0]))))
+    graph = GraphConfig("ring", RING) if kind == "ring" else GraphConfig("edges", file=str(tmp_path / "edges"))
+    files = Files(ModelConfig(str(tmp_path / "model.esm")), graph=graph)
+    found, knobs = equip(files, ComputeConfig(backend="reference"), None, node="ann"), StrategyConfig("body_average")
+    raw = Schema("task", ("x0", "x1", "x2"), "", "")
+    strategy = found.equipped(build_strategy(knobs), raw.fingerprint)
+    state = strategy.load("ann", strategy.dump(strategy.init("ann", 1)))
+    size, rng = strategy.split(state.params)[0].size, np.random.default_rng(1)
+    copies = {f"{name}/body": Copy(1, 1, rng.normal(size=size).astype(np.float32), 0.0, 0.0, 9) for name in RING[1:]}
+    state = replace(state, peers=RING[1:], copies=copies, rounds=1)
+    folder = tmp_path / "state"
+    with Store(folder) as store:
+        also = described(raw, found, files, knobs, "ann")
+        store.save({"strategy": strategy.dump(state), "features": list(raw.features), **also})
+    (tmp_path / "edges").unlink()  # what was learnt with is what counts, not what the file says now
+    saved = load(folder)
+    assert np.array_equal(saved.strategy.served(saved.state), strategy.served(state))
+    x = rng.normal(size=(20, 3)).astype(np.float32)
+    answers, sure = finish(strategy.predict(state, x), found.backend.answer)
+    text = "x0,x1,x2\n" + "".join(",".join(map(repr, row)) + "\n" for row in x.tolist())
+    shown = run_json("predict", "--state", str(folder), input=text)["predictions"]
+    assert [each["class"] for each in shown] == answers
+    assert [each["confidence"] for each in shown] == pytest.approx(sure.tolist(), abs=6e-5)  # four digits are shown
 
 
 def test_a_stream_is_answered_row_by_row() -> None:

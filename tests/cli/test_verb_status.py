@@ -155,3 +155,28 @@ def test_holdout_is_shown_where_there_is_one(capsys: pytest.CaptureFixture[str])
     notes = {"holdout_swarm": 0.9, "holdout_alone": 0.8}
     status.print_status(status.judged(report(notes=notes), time.time()))
     assert "90.0 % with the swarm, 80.0 % alone (on the held-out file)" in click.unstyle(capsys.readouterr().out)
+
+
+def test_a_method_that_shares_a_model_is_shown_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = {"samples": 71.0, "rounds": 120.0, "steps": 480.0, "neighbours": 3.0, "neighbours_heard": 2.0,
+             "staleness_rounds": 2.5, "loss": 0.25, "refused_peers": 1.0}  # fmt: skip
+    links = {"b": {"age_s": 2.0, "age_mean_s": 1.0, "updates": 9.0, "staleness_rounds": 2.5}, "c": {"age_s": 1.0}}
+    status.print_status(status.judged(report(notes=notes, links=links), time.time()))
+    text = click.unstyle(capsys.readouterr().out)
+    assert "learnt    71 samples, 120 rounds of training (480 steps)" in text
+    assert "heard     2 of 3 neighbours, the oldest 2.5 rounds ago" in text
+    assert "method    loss 0.25" in text and "dropped   refused_peers 1" in text
+    assert "prototypes" not in text and "held back" not in text
+    head, b, c = text.splitlines()[-3:]
+    assert head.split() == ["peer", "age", "mean", "rounds", "updates"]
+    assert b.split() == ["b", "2.0", "s", "1.0", "s", "2.5", "9"] and c.split() == ["c", "1.0", "s", "-", "-", "-"]
+
+
+def test_a_method_with_one_model_has_no_accuracy_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = {"accuracy_swarm": 0.9, "accuracy_alone": 0.9, "rounds": 1.0, "steps": 1.0, "samples": 1.0}
+    status.print_status(status.judged(report(notes=notes), time.time()))
+    text = click.unstyle(capsys.readouterr().out)
+    assert "accuracy  90.0 % (on its own newest samples)" in text and "alone" not in text
+    assert "learnt    1 sample, 1 round of training (1 step)" in text
+    status.print_status(status.judged(report(notes={**notes, "prototypes": 4.0}), time.time()))
+    assert "90.0 % with the swarm, 90.0 % alone" in click.unstyle(capsys.readouterr().out)

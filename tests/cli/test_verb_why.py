@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,13 @@ def test_every_decision_of_prototype_gossip_has_a_sentence() -> None:
     source = inspect.getsource(prototype_gossip)
     held = [line.split('"')[1] for line in source.splitlines() if "self._hold(state, at, " in line]
     assert held and all(("share", "held", reason) in SENTENCES for reason in held)
+
+
+@pytest.mark.parametrize(("more", "decides"), [({}, False), ({"rows_sent": 4.0}, True)])
+def test_a_method_that_decides_nothing_is_not_waited_for(
+    run: Run, tmp_path: Path, more: dict[str, float], decides: bool
+) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"notes": {"rounds": 3.0, "loss": 0.5, **more}}))
+    said = run("why", "--state", str(tmp_path)).stderr
+    assert ("decides nothing; `edgeswarm status` shows" in said) is not decides
+    assert ("when the state is saved" in said) is decides

@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,6 +38,13 @@ CHECK_TASK = "edgeswarm-doctor"
 CHECK_KIND = "_doctor"
 """Last level of the words published on `all/` and `inbox/`: no kind of message has an underscore, so peers count it
 under refused_topic and look no further."""
+SHARED: Mapping[str, Callable[[str, str, str], str]] = {
+    "model": lambda site, node, task: topics.model_topic(site, node, "+" if node == "+" else "all", task),
+    "diff": lambda site, node, task: topics.diff_topic(site, node, "+" if node == "+" else "all", task),
+    "public": topics.public_topic,
+    "bids": topics.bids_topic,
+}
+"""Topics of the methods that share models or predictions, from site, node and task."""
 _SOON_DAYS = 14
 _ECHO_S = 3.0
 """Longest wait for our own word to come back: it travels to the broker and straight home."""
@@ -81,10 +88,13 @@ class _Heard:
         return any((topic, payload) == (word.topic, word.payload) for topic, payload, _ in self.texts)
 
 
-async def check_all(settings: MqttSettings, timeout_s: float, running: bool = False) -> list[Finding]:
+async def check_all(
+    settings: MqttSettings, timeout_s: float, running: bool = False, channels: Collection[str] = ()
+) -> list[Finding]:
     """Findings about every broker of `settings`, and in detail about the first that takes us.
 
     timeout_s: for each answer.  running: an agent of this node is up (under no identity that two clients cannot share).
+    channels: of SHARED, those that the method uses.
     """
     findings = own_certificate(settings)
     reached = False
@@ -96,7 +106,7 @@ async def check_all(settings: MqttSettings, timeout_s: float, running: bool = Fa
                     continue
                 reached = True
                 findings.append(_packet_limit(settings, link, welcome))
-                findings += await _access(settings, link, heard, timeout_s, running)
+                findings += await _access(settings, link, heard, timeout_s, running, channels)
         except TransportError as error:
             findings.append(_unreachable(address, error))
     return findings
@@ -238,7 +248,9 @@ def _packet_limit(settings: MqttSettings, link: Link, welcome: Welcome) -> Findi
 # ---- presence and access rules --------------------------------------------------------------------------------------
 
 
-async def _access(settings: MqttSettings, link: Link, heard: _Heard, timeout_s: float, running: bool) -> list[Finding]:
+async def _access(
+    settings: MqttSettings, link: Link, heard: _Heard, timeout_s: float, running: bool, channels: Collection[str]
+) -> list[Finding]:
     """Say a word on one topic of each kind and hear it back; look at what the broker holds about this node."""
     site, node = settings.site, settings.node
     silent_s = min(timeout_s, _ECHO_S)
@@ -250,6 +262,7 @@ async def _access(settings: MqttSettings, link: Link, heard: _Heard, timeout_s: 
         _Word(
             "inbox", topics.inbox_topic(site, node, "+", "+"), topics.inbox_topic(site, node, node, CHECK_KIND), word
         ),
+        *(_Word(each, SHARED[each](site, "+", "+"), SHARED[each](site, node, CHECK_TASK), word) for each in channels),
     ]
     state = _Word("state", topics.state_topic(site, "+"), own_state, _gone(node))
     link.subscribe([Subscription(each.topic_filter, 1) for each in (state, *words)])

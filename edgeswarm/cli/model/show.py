@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 ESTIMATE = "estimate"
 MEASURED = "measured"
-_PROCESS_BYTES = 75_000_000
-"""A Python process with NumPy and onnxruntime around a tiny model (measured on x86-64)."""
-_CALL_S_AT_1_GFLOPS = 2e-4
-"""Calling a runtime takes Python's time, which shrinks with the processor's speed like everything else."""
 
 
 @click.command()
@@ -56,12 +52,11 @@ def command(
 
 def board_cost(card: ModelCard, profile: Profile, batch: int | None) -> dict[str, Any]:
     """What the model would take on a board of `profile`, and "" or why it would be refused there."""
-    from edgeswarm.models.cost import Speed, cost
+    from edgeswarm.agent.profile import speed
+    from edgeswarm.models.cost import cost
 
-    gflops = profile.speed.gflops_float32_estimate
-    speed = Speed(gflops * 1e9, profile.speed.memory_mb_s_estimate * 1e6, _CALL_S_AT_1_GFLOPS / gflops, _PROCESS_BYTES)
     rows = batch or profile.training.batch
-    estimate = cost(card, speed, rows)
+    estimate = cost(card, speed(profile), rows)
     trains = bool(card.losses)
     return {
         "profile": profile.id,

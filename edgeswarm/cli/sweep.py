@@ -1,0 +1,100 @@
+"""`edgeswarm sweep`: many simulations of one swarm with some keys set otherwise, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeswarm.cli import options, output
+from edgeswarm.cli.simulate import EXIT_INTERRUPTED, asked_to_stop, backend_option, parsed, scenario_options
+
+if TYPE_CHECKING:
+    from edgeswarm.sim.scenario import Scenario
+    from edgeswarm.sim.sweep import Row
+
+FOLDER = Path("edgeswarm-sweep")
+
+
+@click.command()
+@scenario_options
+@click.option("--over", metavar="KEY=A,B,..", multiple=True, required=True,
+              help="Values of a key: strategy.name=d_psgd,isolated or seed=1..5. May be given again.")  # fmt: skip
+@click.option("--folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), default=FOLDER,
+              show_default=True, help="Keep each run there; those that are there are not run again.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one per core]")
+@click.option("--dask", metavar="ADDRESS", default="", help="Run them on this Dask cluster: tcp://host:8786.")
+@click.option(
+    "--ray", metavar="ADDRESS", default="", help="Run them on this Ray cluster: ray://host:10001, auto or local."
+)
+@backend_option
+@options.as_json
+@options.common
+@click.pass_context
+def command(
+    ctx: click.Context, config_file: Path | None, settings: tuple[str, ...], over: tuple[str, ...], folder: Path,
+    jobs: int | None, dask: str, ray: str, backend: str, json_wanted: bool,
+) -> None:  # fmt: skip
+    """Run every combination of the values given, and say what each setting comes to, mean ± standard deviation.
+
+    Seeds (seed=1..5) are repetitions of a setting; everything else tells settings apart. Ctrl-C lets the runs under
+    way end; the same command goes on with those that are missing. On a cluster, edgeswarm and the data have to be on
+    its machines as well.
+    """
+    from edgeswarm.sim.scenario import load
+    from edgeswarm.sim.sweep import cells, check_packages, plain, sweep, table
+    from edgeswarm.sim.sweep import parsed as values_of
+
+    check_packages(dask, ray)
+    wanted = cells(load(config_file, parsed(settings)), values_of(over))
+    output.say(f"{len(wanted)} runs; each is kept in {folder}")
+    with asked_to_stop() as asked:
+        outcomes = sweep(
+            wanted, folder, jobs or -1, dask=dask, ray=ray, backend=backend, stop=lambda: bool(asked),
+            progress=lambda done, of, cell: output.say(f"{done} of {of}"),
+        )  # fmt: skip
+    rows = table(wanted, outcomes, folder)
+    over_now = sum(outcome is not None for outcome in outcomes) + sum(len(row.failed) > 0 for row in rows)
+    drawn = _drawn(rows, folder, _title(wanted[0].scenario, rows)) if any(outcomes) else None
+    if json_wanted:
+        output.emit({"folder": str(folder), "runs": len(wanted), "rows": plain(rows), "picture": drawn})
+    else:
+        _print(rows, drawn)
+    if asked:
+        output.say(f"stopped with {over_now} of {len(wanted)} runs; the same command goes on with the others")
+        ctx.exit(EXIT_INTERRUPTED)
+    if any(row.failed for row in rows):
+        ctx.exit(1)
+
+
+def _title(scenario: Scenario, rows: Sequence[Row]) -> str:
+    data, swarm = scenario.data, scenario.swarm
+    runs = sorted({row.runs for row in rows})
+    each = f"{runs[-1]} run{'s' * (runs[-1] != 1)} each" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} runs each"
+    return f"{Path(data.path).name or data.name}, {swarm.nodes} devices, {swarm.duration_s:g} s, {each}"
+
+
+def _drawn(rows: Sequence[Row], folder: Path, title: str) -> str | None:
+    from edgeswarm.sim.canvas import NoPicture
+    from edgeswarm.sim.sweep import PICTURE, draw
+
+    try:
+        return str(draw(rows, title, folder / PICTURE))
+    except NoPicture as error:
+        output.say(str(error))
+        return None
+
+
+def _print(rows: Sequence[Row], drawn: str | None) -> None:
+    from edgeswarm.sim.sweep import heads, words
+
+    names = heads(rows)
+    output.table(names, [words(row) for row in rows], names[len(rows[0].setting) or 1 :])
+    for row in rows:
+        for why in row.failed:
+            setting = ", ".join(f"{key} = {value}" for key, value in row.setting) or "as it is"
+            click.echo(f"{setting}: {why}")
+    if drawn:
+        click.echo(f"Picture: {drawn}")
