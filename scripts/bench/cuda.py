@@ -5,6 +5,9 @@ step:   gradient and momentum update of `torch-cuda` from a model file, beside a
         architecture on the same device, batch 32; parameters go to the device and back in ours, as they do on a board.
 agents: gradients of many LeNet-5s, each with parameters and a batch of its own, in one `answer_all` and one by one.
 
+swarm:  the same models as agents of a simulated swarm, a round of 1,000 that each train two steps, on the device beside
+        two threads of the CPU (the latter from at most forty of them).
+
 `--device cpu` runs the same lines on the CPU, to try the script; its figures mean nothing there and are not checked.
 """
 
@@ -21,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 BATCH, STEPS = 32, 20
-LEAST_STEP_RATIO, LEAST_AGENTS_RATIO = 1.0, 50.0
+LEAST_STEP_RATIO, LEAST_AGENTS_RATIO, LEAST_SWARM_RATIO = 1.0, 50.0, 20.0
 
 
 def best(do: Callable[[], None], wait: Callable[[], None], rounds: int) -> float:
@@ -101,6 +104,40 @@ def agents(count: int, device: str, rounds: int) -> dict[str, float]:
     return {"agents": count, "ms_together": 1e3 * together, "ms_one_by_one": 1e3 * alone, "ratio": alone / together}
 
 
+def swarm(count: int, device: str) -> dict[str, float]:
+    """Seconds of a round of `count` agents that train a LeNet-5 each, and of the CPU's, per agent."""
+    import numpy as np
+
+    from edgeswarm.backends.torch import TorchBackend
+    from edgeswarm.export.build import build
+    from edgeswarm.maths.graphs import Topology
+    from edgeswarm.sim.world import Stream, World
+    from edgeswarm.strategies.base import equipped
+    from edgeswarm.strategies.d_psgd import DPSGD
+
+    model = build("lenet5", 10)
+    rng = np.random.default_rng(2)
+
+    def seconds(nodes: int, where: str, threads: int) -> float:
+        backend = TorchBackend(where, threads)
+        backend.load(model)
+        names = tuple(f"n{i:04d}" for i in range(nodes))
+        graph = Topology("ring", names)
+        method = equipped(DPSGD(period_s=10.0, steps=2, batch=BATCH, window=64), 7, model, topology=graph)
+        x = rng.random((64, model.card.input.size), np.float32)
+        y = [model.card.labels[i] for i in rng.integers(0, 10, 64)]
+        streams = {name: Stream(x, y, np.full(64, 1.0)) for name in names}
+        circles = graph.graph(names[0], ()).neighbours
+        world = World(method, streams, 0, backend=backend, packet_limit_bytes=1 << 28, circles=circles, history=False)
+        world.run(15.0)
+        began = time.perf_counter()
+        world.run(25.0)
+        return (time.perf_counter() - began) / nodes
+
+    ours, theirs = seconds(count, device, 1), seconds(min(count, 40), "cpu", 2)
+    return {"agents": count, "ms": 1e3 * ours, "cpu_ms": 1e3 * theirs, "ratio": theirs / ours}
+
+
 def main() -> int:
     from report import end
     from report import parser as options_of
@@ -124,6 +161,7 @@ def main() -> int:
             name: step(name, options.device, rounds) for name in ("lenet5", "resnet8")[: 1 if options.quick else 2]
         },
         "agents": agents(options.agents, options.device, rounds),
+        "swarm": swarm(options.agents, options.device),
     }
     missed = []
     if options.device == "cuda":
@@ -132,6 +170,8 @@ def main() -> int:
                 missed.append(f"step ratio of {name} is {got['ratio']:.2f}, below {LEAST_STEP_RATIO:g}")
         if figures["agents"]["ratio"] < LEAST_AGENTS_RATIO:
             missed.append(f"agents ratio is {figures['agents']['ratio']:.1f}, below {LEAST_AGENTS_RATIO:g}")
+        if figures["swarm"]["ratio"] < LEAST_SWARM_RATIO:
+            missed.append(f"swarm ratio is {figures['swarm']['ratio']:.1f}, below {LEAST_SWARM_RATIO:g}")
 
     def show() -> None:
         for name, got in figures["step"].items():
@@ -140,6 +180,11 @@ def main() -> int:
         print(
             f"{got['agents']} LeNet-5: {got['ms_together']:.4f} ms each in one call, "
             f"{got['ms_one_by_one']:.4f} one by one, {got['ratio']:.1f} times"
+        )
+        got = figures["swarm"]
+        print(
+            f"swarm of {got['agents']}: {got['ms']:.3f} ms an agent and round, {got['cpu_ms']:.3f} on the CPU, "
+            f"{got['ratio']:.1f} times"
         )
 
     return end(options, figures, missed, show)

@@ -35,6 +35,14 @@ def aligned(rows: list[list[str]]) -> str:
     )
 
 
+def to_the_left(rows: list[list[str]]) -> str:
+    """Rows of cells as lines, all columns to the left: for sentences."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
 def score(runs: list[dict[str, Any]], name: str = "f1") -> str:
     """Mean, and spread where there is more than one run."""
     text = f"{mean(runs, name):.4f}"

@@ -1,0 +1,150 @@
+"""The runs behind global_update_tracking.py: methods and conditions, and one of them played."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from image_sets import FOLDER, images, scaled
+from rounds import Rounds, Samples, run
+
+from edgeswarm.maths.graphs import Topology
+from edgeswarm.models.file import Model
+from edgeswarm.sim.splits import dirichlet
+from edgeswarm.strategies import STRATEGIES
+from edgeswarm.transport.memory import Weather
+
+PAPER, OURS = "global_update_tracking_paper", "global_update_tracking"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A data set, its model and how long it is trained."""
+
+    data: str = "mnist"
+    model: str = "lenet5"
+    nodes: int = 16
+    rows: int = 1000
+    rounds: int = 310
+    test_rows: int = 10_000
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} on {self.data}, {self.nodes} agents, {self.rows} rows each, {self.rounds} rounds"
+
+
+DEFAULT = Tier()
+QUICK = Tier(model="mlp", nodes=8, rows=200, rounds=60, test_rows=1000)
+FULL = Tier("cifar10_jpeg", "resnet8", 16, 3000, 940)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method under one condition. loss: of messages.  asleep: share of agents at any time.  fewer: how many times
+    fewer iterations it takes than the others."""
+
+    name: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    loss: float = 0.0
+    asleep: float = 0.0
+    fewer: float = 1.0
+
+
+FAITHFUL = (
+    Arm("D-PSGD", "d_psgd"),
+    Arm("GUT 0.5", PAPER, {"mu": 0.5}),
+    Arm("GUT 0.9", PAPER, {"mu": 0.9}),
+    Arm("QG-DSGDm 0.9, as run by the authors", "qg_dsgdm", {"form": "undamped"}),
+    Arm("QG-DSGDm 0.96, the control", "qg_dsgdm", {"form": "undamped", "beta": 0.96}),
+    Arm("QG-DSGDm-N 0.9, as published", "qg_dsgdm", {"form": "nesterov"}),
+    Arm("QG-GUTm 0.9, 0.03", PAPER, {"beta": 0.9, "mu": 0.03}),
+    Arm("QG-GUTm 0.9, 0.06", PAPER, {"beta": 0.9, "mu": 0.06}),
+    Arm("gradient tracking", "gradient_tracking"),
+)
+LOST = (0.1, 0.3)
+ASLEEP = 1 / 3
+SPELL_ROUNDS = 3.0
+LOSSY = {"mu": 0.8}
+CHEAP = {"mu": 0.9, "rate": 0.2, "scheme": "int8", "snapshot_every": 0}
+BEYOND = (
+    Arm("product GUT 0.9", OURS, {"mu": 0.9}),
+    Arm("product GUT 0.9, int8", OURS, {"mu": 0.9, "scheme": "int8", "snapshot_every": 0}),
+    Arm("product GUT 0.9, int8, half as often", OURS, CHEAP, fewer=2.0),
+    *(Arm(f"D-PSGD, {loss:.0%} lost", "d_psgd", {}, loss) for loss in LOST),
+    Arm("GUT 0.9, 10% lost", PAPER, {"mu": 0.9}, 0.1),
+    *(Arm(f"product GUT 0.8, {loss:.0%} lost", OURS, LOSSY, loss) for loss in LOST),
+    Arm("D-PSGD, a third asleep", "d_psgd", {}, 0.0, ASLEEP),
+    Arm("product GUT 0.8, a third asleep", OURS, LOSSY, 0.0, ASLEEP),
+)
+ALPHAS = (0.1, 0.01)
+
+
+@cache
+def model(tier: Tier) -> Model:
+    """The tier's model, built once per process."""
+    from edgeswarm.export.build import build
+
+    shape = (3, 32, 32) if tier.data.startswith("cifar") else (1, 28, 28)
+    return build(tier.model, 10, shape=shape)
+
+
+@cache
+def arrays(name: str, folder: Path = FOLDER) -> tuple[Samples, Samples]:
+    """Training and test set, numbers in 0..1. Raises FileNotFoundError, saying what to do."""
+    path = folder / f"{name}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: put {name}.npz into the folder shared/data beside the repository")
+    x, y, x_test, y_test = images(name, folder)
+    return (scaled(x), y), (scaled(x_test), y_test)
+
+
+def sleepers(asleep: float, seed: int) -> Callable[[Rounds, int], None]:
+    """Puts agents to sleep so that a share `asleep` sleeps at any time, each time for SPELL_ROUNDS on average."""
+    rng = np.random.default_rng((seed, 3))
+    begin = asleep / (1 - asleep) / SPELL_ROUNDS
+
+    def before(swarm: Rounds, number: int) -> None:
+        for name, node in swarm.world.nodes.items():
+            if node.status == "running" and rng.random() < begin:
+                swarm.world.sleep(name, float(rng.geometric(1 / SPELL_ROUNDS)) * swarm.period_s)
+
+    return before
+
+
+def play(tier: Tier, arm: Arm, alpha: float, seed: int) -> dict[str, float]:
+    """One run: mean and worst accuracy of the agents in per cent, consensus distance, bytes sent, seconds it took."""
+    began = time.monotonic()
+    (x, y), (x_test, y_test) = arrays(tier.data)
+    chosen = np.random.default_rng(seed).permutation(len(x))[: tier.nodes * tier.rows]
+    parts = dirichlet(y[chosen], tier.nodes, alpha, seed)
+    data = [(x[chosen[part]], y[chosen[part]]) for part in parts]
+    steps = int(arm.settings.get("steps", 1))
+    rounds = round(tier.rounds / steps / arm.fewer / (1 - arm.asleep))
+    drops = tuple(round(share * rounds * steps) for share in (0.5, 0.75))
+    common = {"optimiser": "sgd", "rate": 0.1, "clip": 0.0, "schedule": "step", "milestones": drops}
+    strategy = STRATEGIES[arm.method](**{"period_s": 1.0, "steps": 1, "batch": 32, **common, **arm.settings})
+    found = run(
+        strategy,
+        data,
+        (x_test[: tier.test_rows], y_test[: tier.test_rows]),
+        model(tier),
+        Topology("ring", weights="uniform"),
+        rounds=rounds,
+        seed=seed,
+        weather=Weather(loss=arm.loss),
+        before=sleepers(arm.asleep, seed) if arm.asleep else None,
+    )
+    return {
+        "mean": 100 * float(found.accuracy.mean()),
+        "worst": 100 * float(found.accuracy.min()),
+        "consensus": found.consensus,
+        "bytes": float(found.bytes_sent),
+        "bytes_per_round": found.bytes_sent / rounds,
+        "seconds": time.monotonic() - began,
+    }
