@@ -139,7 +139,7 @@ def test_a_peer_with_another_model_is_refused_counted_and_named(broker, swarm, t
     for one in (a, b, odd):
         one.start()
     for one in (a, b):
-        one.wait(lambda s: s["notes"].get("refused_peers") == 1 and s["notes"]["neighbours_heard"] == 1)
+        one.wait(lambda s: s["notes"].get("refused_peers") == 1 and s["notes"].get("neighbours_heard") == 1)
     odd.wait(lambda s: s["notes"].get("refused_peers") == 2)
     assert "c" not in a.status()["links"] and a.note("refused_peers") == 1
     assert "refused_peers 1" in said(a, "status")

@@ -28,7 +28,7 @@ def bash_offers(script: str, typed: str, folder: Path) -> set[str]:
     [
         ("edgeswarm ", set(VERBS)),
         ("edgeswarm st", {"status"}),
-        ("edgeswarm co", {"config", "completion"}),
+        ("edgeswarm co", {"config", "compare", "completion"}),
         ("edgeswarm status --st", {"--state"}),
         ("edgeswarm -q status --wa", {"--watch"}),
         ("edgeswarm config ", {"show", "check", "init"}),

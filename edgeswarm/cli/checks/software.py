@@ -23,6 +23,7 @@ EXTRAS = {
     "torch": ("building models, on a workstation", ("torch", "onnx", "onnxscript", "onnxruntime")),
     "demo": ("the live demo with its data and pictures", ("onnxruntime", "sklearn", "matplotlib", "rich", "PIL")),
     "images": ('[source] kind = "images"', ("PIL",)),
+    "sim": ("simulations, sweeps and their pictures", ("onnxruntime", "joblib", "matplotlib", "sklearn", "rich")),
 }
 """Extra of the package: what it is for, and the modules it brings."""
 
