@@ -4,7 +4,7 @@
 S. A. Aketi, A. Hashemi, K. Roy, "Global Update Tracking", arXiv 2305.04792, NeurIPS 2023. The paper's tables could not
 be had; its claims are those of the abstract, the "lines" those of the project's specification, section 12.
 
-1. Quadratics in float64: bias, equality of forms, stability, staleness (tests/maths/test_update_tracking.py asserts them too).
+1. Quadratics in float64: bias, equality of forms, stability, staleness (tests/maths/test_update_tracking.py has them).
 2. LeNet-5 on MNIST, a ring of 16, 1,000 images each, 310 iterations of 32, Dirichlet alpha 0.1 and 0.01: every
    method in lock-step rounds of the product (sim.World, real codec), the mean of the 16 local models on the test set.
 3. Beyond the paper: fewer bytes; 10 and 30 % of messages lost; a third of the agents asleep at any time. Spells of
