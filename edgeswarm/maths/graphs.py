@@ -63,6 +63,17 @@ class Graph:
         """Whom `name` hears, sorted; () for a name that is not in the graph."""
         return self._heard.get(name, ())
 
+    @cached_property
+    def _listeners(self) -> dict[str, tuple[str, ...]]:
+        listeners: dict[str, list[str]] = {name: [] for name in self.names}
+        for i, j in self.pairs.tolist():
+            listeners[self.names[j]].append(self.names[i])
+        return {name: tuple(others) for name, others in listeners.items()}
+
+    def listeners(self, name: str) -> tuple[str, ...]:
+        """Who hears `name`, sorted; () for a name that is not in the graph."""
+        return self._listeners.get(name, ())
+
     def degrees(self) -> NDArray[np.int64]:
         """(n,) how many each hears, in the order of `names`."""
         return np.bincount(self.pairs[:, 0], minlength=len(self.names))
@@ -169,6 +180,9 @@ class _Full(Graph):
     def neighbours(self, name: str) -> tuple[str, ...]:
         at = bisect_left(self.names, name)
         return self.names[:at] + self.names[at + 1 :] if name in self.names[at : at + 1] else ()
+
+    def listeners(self, name: str) -> tuple[str, ...]:
+        return self.neighbours(name)
 
     def degrees(self) -> NDArray[np.int64]:
         return np.full(len(self.names), len(self.names) - 1)

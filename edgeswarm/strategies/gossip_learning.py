@@ -45,7 +45,7 @@ class GossipLearning(Sharing):
         state = changed(state, params=result.params, copies={**state.copies, **_merged(new)})
         loss = sum(result.losses.tolist()) / len(result.losses)
         notes: list[Action] = [Note("loss", loss), Note("neighbours_heard", float(len(new)))]
-        near = self._hearers(state)
+        near = self.graph(state).listeners(state.node)
         if near:
             drawn = hashlib.blake2b(f"{state.seed}/{state.rounds}".encode(), digest_size=6).digest()
             to = near[int.from_bytes(drawn, "big") % len(near)]
@@ -61,13 +61,6 @@ class GossipLearning(Sharing):
         numbers = {**state.numbers, "adopted": 1.0}
         state = changed(state, params=mean, copies={**state.copies, **_merged(new)}, numbers=numbers)
         return state, [Note("neighbours_heard", float(len(new)))]
-
-    def _hearers(self, state: State) -> tuple[str, ...]:
-        """Those that hear this node, sorted."""
-        graph = self.graph(state)
-        if not graph.directed:
-            return graph.neighbours(state.node)
-        return tuple(name for name in graph.names if state.node in graph.neighbours(name))
 
 
 def _new(state: State) -> dict[str, Copy]:

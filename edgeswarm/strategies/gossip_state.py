@@ -26,6 +26,11 @@ HEADER_BYTES = 190
 """First guess of a message's size without prototypes; corrected by what is really sent."""
 
 
+def seed_of(node: str, seed: int) -> int:
+    """A node's own 48-bit seed: another for every node, the same whenever it is asked for."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{node}".encode(), digest_size=6).digest(), "big")
+
+
 def knob(default: Any, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
     """A setting of a strategy with its bounds, which the configuration checks and documents."""
     return field(default=default, metadata={"low": low, "high": high, "choices": choices})

@@ -8,7 +8,6 @@ taken anew from the teachers' newest words in every round, so a lesson that was 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -37,7 +36,7 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
 )
-from edgeswarm.strategies.gossip_state import knob
+from edgeswarm.strategies.gossip_state import knob, seed_of
 from edgeswarm.strategies.own_rows import trainable
 from edgeswarm.strategies.prototype_gossip import compress
 from edgeswarm.strategies.sharing import STRANGERS_LIMIT
@@ -99,10 +98,9 @@ class PrototypeDistillation(TeachingKnobs):
 
     def init(self, node: str, seed: int) -> State:
         """State of a node that has seen nothing. Raises ValueError without a public set."""
-        mixed = hashlib.blake2b(f"{seed}/{node}".encode(), digest_size=6).digest()
         shape = (len(self.public_set().x), self.ranks)
         none = np.full(shape, -1, np.int16)
-        return State(node, int.from_bytes(mixed, "big"), self.nothing_heard(), none, np.zeros(shape, np.float32))
+        return State(node, seed_of(node, seed), self.nothing_heard(), none, np.zeros(shape, np.float32))
 
     def step(self, state: State, event: Event) -> Step:
         """See `strategies.base.Strategy`."""

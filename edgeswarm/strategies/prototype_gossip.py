@@ -20,7 +20,6 @@ The method exactly as published is `prototype_gossip_paper`. Deliberate differen
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -58,7 +57,7 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
 )
-from edgeswarm.strategies.gossip_state import Knobs, State, Trial, follows, without
+from edgeswarm.strategies.gossip_state import Knobs, State, Trial, follows, seed_of, without
 from edgeswarm.strategies.gossip_state import knob as knob
 
 ETA = 1.0
@@ -89,8 +88,7 @@ class PrototypeGossip(Knobs):
 
     def init(self, node: str, seed: int) -> State:
         """State of a node that has seen nothing; nodes with one seed still draw differently."""
-        mixed = hashlib.blake2b(f"{seed}/{node}".encode(), digest_size=6).digest()
-        return State(node, int.from_bytes(mixed, "big"))
+        return State(node, seed_of(node, seed))
 
     def step(self, state: State, event: Event) -> Step:
         """See `strategies.base.Strategy`."""

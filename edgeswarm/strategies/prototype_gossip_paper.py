@@ -17,7 +17,6 @@ send, and a flag raised while a comparison keeps the sender busy waits until it 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -45,6 +44,7 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
 )
+from edgeswarm.strategies.gossip_state import seed_of
 from edgeswarm.strategies.prototype_gossip import knob
 
 PLENTY = 500_000
@@ -154,8 +154,7 @@ class PrototypeGossipPaper:
 
     def init(self, node: str, seed: int) -> State:
         """State of a node that has seen nothing."""
-        mixed = hashlib.blake2b(f"{seed}/{node}".encode(), digest_size=6).digest()
-        return State(node, int.from_bytes(mixed, "big"))
+        return State(node, seed_of(node, seed))
 
     def step(self, state: State, event: Event) -> Step:
         """See `strategies.base.Strategy`."""

@@ -10,7 +10,6 @@ may be heard; it tells nothing. Words of one whom it does not hear by the graph 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -43,7 +42,7 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
 )
-from edgeswarm.strategies.gossip_state import knob
+from edgeswarm.strategies.gossip_state import knob, seed_of
 from edgeswarm.strategies.local_model import ModelKnobs, named, usable
 from edgeswarm.strategies.own_rows import LARGEST, OwnRows
 
@@ -167,7 +166,7 @@ class Sharing(ModelKnobs):
     def init(self, node: str, seed: int) -> State:
         """State of a node that has seen nothing: the start vector. Raises ValueError without a model."""
         _, start = self.model()
-        mixed = int.from_bytes(hashlib.blake2b(f"{seed}/{node}".encode(), digest_size=6).digest(), "big")
+        mixed = seed_of(node, seed)
         return State(node, mixed, start, optimisers.init(self.rule(), start), OwnRows(self.window, self.keep, mixed))
 
     def step(self, state: State, event: Event) -> Step:
@@ -347,10 +346,6 @@ class Sharing(ModelKnobs):
     def rate_now(self, state: State) -> float:
         """Learning rate of the next round's first step."""
         return rate_at(self.rule(), self.scheduled(state).moments.step)
-
-    def swarm_round(self, state: State) -> int:
-        """How many rounds this node, or the middle one of its neighbours, has had."""
-        return max(state.rounds, self._swarm(state) or 0)
 
     def _swarm(self, state: State) -> int | None:
         """The lower median of the rounds that neighbours of whom there is news have had, so that one that lies, or two

@@ -195,14 +195,10 @@ class TeachingKnobs:
         near = graph.neighbours(node)
         return near if len(near) <= self.teachers else tuple(sorted(near, key=lambda p: rank(node, p))[: self.teachers])
 
-    def followers(self, node: str, graph: Graph) -> tuple[str, ...]:
-        """Who listens to `node`."""
-        return tuple(name for name in graph.names if name != node and node in graph.neighbours(name))
-
     def channels(self, node: str, graph: Graph) -> frozenset[tuple[str, str]]:
         """What to listen to."""
         wanted = {(peer, PUBLIC) for peer in self.heeded(node, graph)}
-        return frozenset(wanted | ({(peer, BIDS) for peer in self.followers(node, graph)} if self.bids else set()))
+        return frozenset(wanted | ({(peer, BIDS) for peer in graph.listeners(node)} if self.bids else set()))
 
     def listened(
         self, lessons: Lessons, event: Received, schema: int, node: str, graph: Graph, heads: int, embedding: int
@@ -224,7 +220,7 @@ class TeachingKnobs:
                 return lessons, "wrong_size", []
             known = lessons.bids.get(sender)
             new = known is None or (message.epoch, message.version) > (known.epoch, known.version)
-            there = self.followers(node, graph)
+            there = graph.listeners(node)
             if not new or not self.bids or sender not in there:
                 return lessons, "", []
             bid = Bid(message.epoch, message.version, message.floors, event.at - event.waited_s)
@@ -313,7 +309,7 @@ class TeachingKnobs:
         now = lore.joined(None, message(every), len(p), at)
         lessons = replace(lessons, own=now, refreshes=lessons.refreshes + 1)
         assert now is not None
-        rows, changed = self._wanted(lessons, now, self.followers(node, graph), at, forget_s)
+        rows, changed = self._wanted(lessons, now, graph.listeners(node), at, forget_s)
         facts = {"rows": float(rows.size), "changed": round(changed, 4)}
         actions: list[Action] = []
         if rows.size and changed >= self.change:

@@ -345,3 +345,12 @@ def test_links_that_connect_not_all_are_refused() -> None:
         from_links({("a", "b"): math.nan}, 4)
     with pytest.raises(ValueError, match=r"^degree: at least 2"):
         from_links({("a", "b"): 1.0}, 1)
+
+
+@pytest.mark.parametrize("kind", ["full", "ring", "directed-ring", "torus"])
+def test_listeners_are_those_who_hear_one(kind: str) -> None:
+    names = tuple(f"n{at}" for at in range(1, 10))
+    graph = Topology(kind, names).graph("", ())
+    for name in names:
+        assert graph.listeners(name) == tuple(other for other in names if name in graph.neighbours(other))
+    assert graph.listeners("stranger") == ()
