@@ -7,10 +7,12 @@ its own shapes when it is made, so a message that exists is a message that can b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgeswarm.values import value
 
 Array = NDArray[np.float32]
 
@@ -26,10 +28,18 @@ SNAPSHOT = -1
 _count = np.count_nonzero
 _CODES = {
     name: np.dtype(code)
-    for name, code in {"float32": "f4", "float16": "f2", "int8": "i1", "int4": "u1", "top": "i1"}.items()
+    for name, code in {
+        "float32": "f4",
+        "float16": "f2",
+        "int8": "i1",
+        "int4": "u1",
+        "top": "i1",
+        "entropy": "i2",
+    }.items()
 }
 _U8, _U16, _U32 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32)
 _F16, _F32 = np.dtype(np.float16), np.dtype(np.float32)
+_NO_SCALE, _NO_PLACES = np.zeros(0, np.float16), np.zeros(0, np.uint32)
 
 
 def _require(condition: bool, text: str) -> None:
@@ -37,7 +47,7 @@ def _require(condition: bool, text: str) -> None:
         raise ValueError(text)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Packed:
     """k vectors of d features, possibly with fewer bits: value = offset + scale * code.
 
@@ -61,7 +71,7 @@ class Packed:
         _require(self.scale.shape == (d,) and self.offset.shape == (d,), "scale and offset are (d,) arrays")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Prototypes:
     """A sender's labelled points, whole (a snapshot) or as the difference since one of its versions (a delta).
 
@@ -122,7 +132,7 @@ class Prototypes:
             _require(columns == 1 + 2 * d and c > 0 and rows % c == 0, "summary is (h * classes, 1 + 2 d) or empty")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Digest:
     """What a sender's set looks like now, in a few bytes: lets receivers notice what they have missed.
 
@@ -137,7 +147,7 @@ class Digest:
     age_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Pull:
     """Request to one peer: send me what changed after `version` of `epoch`; SNAPSHOT asks for everything."""
 
@@ -149,26 +159,34 @@ class Pull:
 PARTS = ("all", "body", "head", "track")
 """What a `Weights` message holds: a whole model, its body, its head (`models.card`), or a tracked direction."""
 
-VECTOR_SCHEMES = ("float32", "float16", "int8", "int4", "top")
+VECTOR_SCHEMES = ("float32", "float16", "int8", "int4", "top", "entropy")
 SCALE_BLOCK = 256
 """Numbers that share one scale in the schemes int8, int4 and top."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def scale_count(scheme: str, codes: int) -> int:
+    """How many scales go with so many codes (numbers, for int4)."""
+    if scheme == "entropy":
+        return 1
+    return 0 if scheme.startswith("float") else -(-codes // SCALE_BLOCK)
+
+
+@value(frozen=True, slots=True, eq=False)
 class Compressed:
     """A vector of `size` numbers in fewer bytes; `maths.compress` makes and reads it.
 
     scheme: one of VECTOR_SCHEMES.  codes: (size,) of that dtype; int8 in -127..127; for int4 two numbers a byte,
     (ceil(size / 2),) uint8, the lower half first, each -7..7 plus 8; for top (k,) int8, the numbers that travel, all
-    others are 0.  scale: (blocks,) float16 >= 0, one for each SCALE_BLOCK codes; value = scale * code; empty for the
-    float schemes.  places: (k,) uint32 ascending below size, for top alone, else empty.
+    others are 0; for entropy (size,) int16 in -32767..32767, mostly small.  scale: (blocks,)
+    float16 >= 0, one for each SCALE_BLOCK codes, with entropy one for all; value = scale * code; empty for the float
+    schemes.  places: (k,) uint32 ascending below size, for top alone, else empty.
     """
 
     scheme: str
     size: int
     codes: NDArray[np.generic]
-    scale: NDArray[np.float16] = field(default_factory=lambda: np.zeros(0, np.float16))
-    places: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    scale: NDArray[np.float16] = field(default_factory=lambda: _NO_SCALE)
+    places: NDArray[np.uint32] = field(default_factory=lambda: _NO_PLACES)
 
     def __post_init__(self) -> None:
         dtype, count = _CODES.get(self.scheme), self.codes.size
@@ -181,8 +199,8 @@ class Compressed:
         expected = self.places.size if top else (self.size + 1) // 2 if self.scheme == "int4" else self.size
         if count != expected:
             raise ValueError(f"{count} codes, not {expected}")
-        coded = 0 if dtype.kind == "f" else count if top else self.size
-        _require(self.scale.shape == (-(-coded // SCALE_BLOCK),) and self.scale.dtype == _F16, "scale is (blocks,) f2")
+        scales = scale_count(self.scheme, count if top else self.size)
+        _require(self.scale.shape == (scales,) and self.scale.dtype == _F16, "scale is (blocks,) f2")
         _require(self.places.ndim == 1 and self.places.dtype == _U32, "places is (k,) uint32")
         if self.places.size:
             _require(top, "only scheme top has places")
@@ -190,7 +208,7 @@ class Compressed:
             _require(bool(rising) and int(self.places[-1]) < self.size, "places rise, below size")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Weights:
     """A sender's model, or a part of it, whole (a snapshot) or as the difference since one of its versions.
 
@@ -213,14 +231,16 @@ class Weights:
     def __post_init__(self) -> None:
         if self.part not in PARTS:
             raise ValueError(f"part is one of {', '.join(PARTS)}, not {self.part!r}")
-        _require(self.epoch >= 0 and self.version >= 0 and self.base >= SNAPSHOT, "versions are not negative")
-        _require(self.base < self.version, "a difference is later than its base")
+        if not (self.epoch >= 0 and self.version >= 0 and self.base >= SNAPSHOT):
+            raise ValueError("versions are not negative")
+        if self.base >= self.version:
+            raise ValueError("a difference is later than its base")
 
 
 ENCODINGS = ("float32", "uint8", "top2")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Predictions:
     """What a sender's heads say of samples of the public set, for others to learn from.
 
@@ -271,7 +291,7 @@ class Predictions:
         _require(self.base < self.version, "a difference is later than its base")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Bids:
     """What a receiver has already: nobody need send a prediction that is no surer than this.
 
@@ -306,7 +326,7 @@ def array_bytes(message: Message | Packed | Compressed) -> int:
 PRESENCE_STATES = ("ready", "sleeping", "disconnected", "lost")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Presence:
     """What a node says about itself, retained at the broker. state: one of PRESENCE_STATES.
 

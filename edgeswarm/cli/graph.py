@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeswarm.cli.visitor import Seen
     from edgeswarm.maths.graphs import Graph, Topology
 
-SCHEMES = ("float32", "float16", "int8", "int4", "top")
+SCHEMES = ("float32", "float16", "int8", "int4", "top", "entropy")
 """`messages.VECTOR_SCHEMES`, here again because that brings NumPy."""
 FEWEST_UPDATES = 2
 """Messages after which the mean age of a link says something."""

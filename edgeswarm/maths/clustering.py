@@ -8,13 +8,11 @@ arXiv 2411.09267 replaces a set that has outgrown its limit by cluster centroids
                 With one sample enough, clusters are the connected components of the graph that joins points within
                 the radius, so cutting a minimum spanning tree gives the same clusters without the search.
 
-Both keep the sum of the counts, and every class. Both lose positions: a prototype moves onto its centroid, at worst as
-far as `merge_error` says; a single-link chain can be long, so only k-means keeps that small.
+Both keep the sum of the counts, and every class. Both lose positions, as a prototype moves onto its centroid; a
+single-link chain can be long, so only k-means keeps that small.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +26,6 @@ ROUNDS_MAX = 100
 Merged = tuple[NDArray[np.int32], Array, NDArray[np.int32], _Floats]
 """assign (n,) cluster of each prototype; centroids (m, d); labels (m,); counts (m,) in float64, so sums stay exact.
 Clusters are numbered by class, then by their first member."""
-
-
-@dataclass(frozen=True, slots=True)
-class MergeError:
-    """Euclidean distance from prototypes to the centroids that replace them: the largest, and the root of the mean
-    square over samples (that is, weighted by counts)."""
-
-    worst: float
-    rms: float
 
 
 def kmeans_merge(
@@ -108,18 +97,6 @@ def dbscan_merge(
         root[find(i)] = find(j)
         left, radius = left - 1, length
     return _merged(vectors, y, w, np.array([find(i) for i in range(len(y))], np.int64), weights=np.ones_like(w))
-
-
-def merge_error(
-    vectors: Array, counts: NDArray[np.floating], assign: NDArray[np.integer], centroids: Array
-) -> MergeError:
-    """How far a merge moved its prototypes. vectors (n, d), counts (n,), assign (n,) into centroids (m, d)."""
-    if not len(assign):
-        return MergeError(0.0, 0.0)
-    moved = np.asarray(vectors, np.float64) - np.asarray(centroids, np.float64)[assign]
-    squares = np.einsum("ij,ij->i", moved, moved)
-    weights = np.asarray(counts, np.float64)
-    return MergeError(float(np.sqrt(squares.max())), float(np.sqrt(weights @ squares / weights.sum())))
 
 
 # ---- shared ---------------------------------------------------------------------------------------------------------

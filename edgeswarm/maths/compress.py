@@ -3,6 +3,11 @@
 int8, int4 and top share one scale among SCALE_BLOCK neighbouring numbers: the largest of them in magnitude is the
 largest code. Rounding is to the nearest, or, with a generator, up or down by chance so that the mean is exact; then an
 error does not repeat itself from round to round.
+
+entropy has one step for all numbers, STEP of their root mean square: what is small has small codes, which the wire says
+in few bits (of all scalar codes of one error, uniform steps take the fewest: Gish and Pierce, IEEE Trans. Information
+Theory 14, 1968). It is for differences, where the next one says what was rounded off. Tried and worse: codes of a byte,
+since what is cut comes late (global update tracking diverges).
 """
 
 from __future__ import annotations
@@ -12,7 +17,10 @@ from numpy.typing import NDArray
 
 from edgeswarm.messages import SCALE_BLOCK, VECTOR_SCHEMES, Array, Compressed
 
-LARGEST = {"int8": 127, "int4": 7, "top": 127}
+LARGEST = {"int8": 127, "int4": 7, "top": 127, "entropy": 32767}
+STEP = 0.3
+"""Of scheme entropy, as a share of the root mean square. 3.8 bits a normal number; global update tracking with mu 0.9
+bears 0.4 on a ring and diverges at 0.8."""
 _MOST = 65_504.0
 """Largest float16."""
 
@@ -25,7 +33,7 @@ def compress(vector: Array, scheme: str, share: float = 0.1, rng: np.random.Gene
     """
     if scheme not in VECTOR_SCHEMES:
         raise ValueError(f"scheme is one of {', '.join(VECTOR_SCHEMES)}, not {scheme!r}")
-    if not np.isfinite(vector).all():
+    if np.count_nonzero(np.isfinite(vector)) < vector.size:
         raise ValueError("a vector holds what is not finite")
     if scheme == "float32":
         return Compressed(scheme, vector.size, vector.astype(np.float32, copy=False))
@@ -36,6 +44,10 @@ def compress(vector: Array, scheme: str, share: float = 0.1, rng: np.random.Gene
         places = np.sort(np.argpartition(np.abs(vector), vector.size - count)[-count:]).astype(np.uint32)
         codes, scale = _coded(vector[places], LARGEST[scheme], rng)
         return Compressed(scheme, vector.size, codes, scale, places)
+    if scheme == "entropy":
+        scale = _half(np.array([STEP * np.sqrt(np.mean(np.square(vector, dtype=np.float64)))]))
+        whole = _rounded(vector[None], scale, LARGEST[scheme], rng)[0]
+        return Compressed(scheme, vector.size, whole.astype(np.int16), scale)
     codes, scale = _coded(vector, LARGEST[scheme], rng)
     if scheme == "int8":
         return Compressed(scheme, vector.size, codes, scale)
@@ -53,6 +65,9 @@ def restore(packed: Compressed) -> Array:
         halves = np.empty((values.size, 2), np.float32)
         halves[:, 0], halves[:, 1] = packed.codes & 15, packed.codes >> 4  # type: ignore[operator]
         values = (halves.ravel() - np.float32(8))[: packed.size]
+    if packed.scheme == "entropy":
+        values *= np.float32(packed.scale[0])
+        return values
     scale, whole = packed.scale.astype(np.float32), values.size // SCALE_BLOCK
     blocks = values[: whole * SCALE_BLOCK].reshape(whole, SCALE_BLOCK)
     blocks *= scale[:whole, None]
@@ -71,11 +86,23 @@ def _coded(
     blocks = -(-values.size // SCALE_BLOCK)
     rows = np.zeros((blocks, SCALE_BLOCK), np.float32)
     rows.ravel()[: values.size] = values
-    wanted = np.abs(rows).max(axis=1) / largest
-    scale = np.minimum(wanted, _MOST).astype(np.float16)
-    low = scale.astype(np.float32) < np.minimum(wanted, _MOST)  # rounded down: the largest would not fit its code
+    scale = _half(np.abs(rows).max(axis=1) / largest)
+    return _rounded(rows, scale, largest, rng).astype(np.int8).ravel()[: values.size], scale
+
+
+def _half(wanted: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Scales as float16, never rounded down: the largest number would not fit its code."""
+    most = np.minimum(wanted, _MOST)
+    scale: NDArray[np.float16] = most.astype(np.float16)
+    low = scale.astype(most.dtype) < most
     scale[low] = np.nextafter(scale[low], np.float16(np.inf))
+    return scale
+
+
+def _rounded(rows: Array, scale: NDArray[np.float16], largest: int, rng: np.random.Generator | None) -> Array:
+    """Codes of rows (blocks, k) with one scale each, whole numbers."""
     step = scale.astype(np.float32)[:, None]
     codes = np.divide(rows, step, out=np.zeros_like(rows), where=step > 0)
     codes = np.rint(codes) if rng is None else np.floor(codes + rng.random(codes.shape, np.float32))
-    return np.clip(codes, -largest, largest).astype(np.int8).ravel()[: values.size], scale
+    clipped: Array = np.clip(codes, -largest, largest)
+    return clipped

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log
 
-from edgeswarm.messages import SCALE_BLOCK, VECTOR_SCHEMES
+from edgeswarm.messages import VECTOR_SCHEMES, scale_count
 from edgeswarm.models.card import ModelCard
 
 PACKET_BYTES = 120_000
@@ -22,6 +22,8 @@ ENVELOPE_BYTES = 256
 
 TOP_SHARE = 0.1
 """Part of the numbers sent with scheme top, unless the method's setting says another."""
+ENTROPY_BITS = 3.85
+"""A number in scheme entropy where numbers are normal; fewer where most are small, as in differences of models."""
 
 PARTS_OF_A_STEP = 3
 """Forward passes that a training step is worth."""
@@ -72,10 +74,10 @@ def vector_bytes(size: int, scheme: str, share: float = TOP_SHARE) -> int:
     so rare that some gap is likely to be above 255.
     """
     kept = max(1, round(share * size)) if scheme == "top" else size
-    codes = {"float32": 4 * size, "float16": 2 * size, "int4": ceil(size / 2)}.get(scheme, kept)
-    scales = 0 if scheme in ("float32", "float16") else 2 * ceil(kept / SCALE_BLOCK)
+    bits = {"float32": 32, "float16": 16, "int4": 4, "entropy": ENTROPY_BITS}.get(scheme, 8)
+    scales = 2 * scale_count(scheme, kept)
     gap_bytes = 1 if log(kept + 1) / share < 256 else 2
-    return codes + scales + (5 + (kept - 1) * gap_bytes if scheme == "top" else 0)
+    return ceil(bits / 8 * kept) + scales + (5 + (kept - 1) * gap_bytes if scheme == "top" else 0)
 
 
 def exchange(size: int, packet_bytes: int = PACKET_BYTES) -> list[Exchange]:

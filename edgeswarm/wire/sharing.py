@@ -6,6 +6,7 @@ read, and numbers that are not finite, or codes outside the range that `messages
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from edgeswarm.messages import (
     ENCODINGS,
     PARTS,
-    SCALE_BLOCK,
     SNAPSHOT,
     VECTOR_SCHEMES,
     Bids,
     Compressed,
     Predictions,
     Weights,
+    scale_count,
 )
 from edgeswarm.wire import columns
 from edgeswarm.wire.envelope import (
@@ -44,13 +45,16 @@ _NIBBLE_CLASSES = 16
 """Up to so many classes the two of a top2 share a byte."""
 _STEPS = (1, 17)
 """What floors are multiples of; of 17 there are 16, so two share a byte."""
-_I8 = np.dtype("i1")
+_I8, _I16 = np.dtype("i1"), np.dtype("<i2")
+_MARK = -128
+"""A byte of the stream of codes that stands for one of the codes that do not fit a byte."""
 _CODES: dict[str, np.dtype[Any]] = {
     "float32": columns.F32,
     "float16": columns.F16,
     "int8": _I8,
     "int4": columns.U8,
     "top": _I8,
+    "entropy": _I16,
 }
 _NO_SCALE = np.zeros(0, np.float16)
 _NO_PLACES = np.zeros(0, np.uint32)
@@ -67,6 +71,8 @@ def weights_body(message: Weights) -> list[Any]:
     _check_size(values.size, DEFAULT_LIMITS)
     _check_codes(values.scheme, values.codes)
     _check_scale(values.scale)
+    codes = values.codes.astype(_CODES[values.scheme], copy=False)
+    entropy = values.scheme == "entropy"
     return [
         whole(int(message.schema), MOST_SCHEMA, "schema"),
         whole(int(message.model), MOST_SCHEMA, "model"),
@@ -78,9 +84,9 @@ def weights_body(message: Weights) -> list[Any]:
         seconds(float(message.age_s), "age_s"),
         VECTOR_SCHEMES.index(values.scheme),
         int(values.size),
-        values.codes.astype(_CODES[values.scheme], copy=False).tobytes(),
+        _huffman(codes) if entropy else codes.tobytes(),
         values.scale.astype(columns.F16, copy=False).tobytes(),
-        columns.pack_ids(values.places),
+        codes[_wide(codes)].tobytes() if entropy else columns.pack_ids(values.places),
     ]
 
 
@@ -111,13 +117,14 @@ def _values(scheme: str, size: int, codes: bytes, scale: bytes, places: bytes) -
         count = (size + 1) // 2
     elif scheme == "top":
         count = columns.count_ids(places, "places")
+    elif scheme == "entropy":
+        codes, places = _from_huffman(codes, count, places), b""
     elif places:
         refuse("bad_shape", "places belong to scheme top alone")
     if len(codes) != count * dtype.itemsize:
         refuse("bad_shape", f"{len(codes)} bytes of codes for {count} {dtype}")
-    coded = {"int8": size, "int4": size, "top": count}.get(scheme, 0)
-    if len(scale) != 2 * -(-coded // SCALE_BLOCK):
-        refuse("bad_shape", f"{len(scale)} bytes of scales for {coded} codes")
+    if len(scale) != 2 * scale_count(scheme, count if scheme == "top" else size):
+        refuse("bad_shape", f"{len(scale)} bytes of scales for {size} numbers")
     read: Any = columns.read(codes, dtype)
     _check_codes(scheme, read)
     scales: Any = _NO_SCALE
@@ -125,6 +132,42 @@ def _values(scheme: str, size: int, codes: bytes, scale: bytes, places: bytes) -
         scales = columns.read(scale, columns.F16)
         _check_scale(scales)
     return Compressed(scheme, size, read, scales, columns.unpack_ids(places, "places") if places else _NO_PLACES)
+
+
+def _wide(codes: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Which codes do not fit a byte."""
+    return (codes <= _MARK) | (codes > 127)
+
+
+def _huffman(codes: NDArray[np.int16]) -> bytes:
+    """The codes, a byte each, _MARK for the wide ones, as a raw DEFLATE stream (RFC 1951) of Huffman codes alone: noise
+    does not repeat itself."""
+    narrow = np.where(_wide(codes), _MARK, codes).astype(np.int8).tobytes()
+    squeezer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    return squeezer.compress(narrow) + squeezer.flush()
+
+
+def _from_huffman(data: bytes, count: int, wide: bytes) -> bytes:
+    """`count` codes of two bytes. Of a stream of Huffman codes alone, a byte takes a bit at least, so what comes out is
+    at most sixteen times what came. Raises WireError: bad_shape, bad_value, malformed."""
+    if len(data) * 8 < count:
+        refuse("bad_shape", f"{len(data)} bytes for {count} codes")
+    stretcher = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        narrow = stretcher.decompress(data, count)
+        more = b"" if stretcher.eof else stretcher.decompress(stretcher.unconsumed_tail, 1)
+    except zlib.error:
+        refuse("malformed", "codes are no DEFLATE stream")
+    if len(narrow) != count or more or not stretcher.eof or stretcher.unused_data:
+        refuse("bad_shape", f"a stream that is not {count} codes")
+    codes = np.frombuffer(narrow, np.int8).astype(_I16)
+    marks = codes == _MARK
+    if len(wide) != 2 * np.count_nonzero(marks):
+        refuse("bad_shape", f"{len(wide)} bytes of wide codes for {np.count_nonzero(marks)}")
+    codes[marks] = found = np.frombuffer(wide, _I16)
+    if not _wide(found).all():
+        refuse("bad_value", "a wide code would fit a byte")
+    return codes.tobytes()
 
 
 def _check_size(size: int, limits: Limits) -> None:
@@ -145,9 +188,10 @@ def _check_codes(scheme: str, codes: NDArray[Any]) -> None:
         _check_symmetric(codes, "a code")
 
 
-def _check_symmetric(codes: NDArray[np.int8], name: str) -> None:
-    if np.count_nonzero(codes == -128):
-        refuse("bad_value", f"{name} is not in -127..127")
+def _check_symmetric(codes: NDArray[Any], name: str) -> None:
+    most = np.iinfo(codes.dtype).max
+    if np.count_nonzero(codes < -most):
+        refuse("bad_value", f"{name} is not in -{most}..{most}")
 
 
 def _check_scale(scale: NDArray[np.float16]) -> None:

@@ -15,11 +15,23 @@ that a sparse graph costs what a sparse graph should (`strategies.base.Listen`).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
 from functools import lru_cache
 
 from edgeswarm.errors import ConfigError
-from edgeswarm.messages import EVERYONE, PARTS, SNAPSHOT, Bids, Digest, Message, Predictions, Prototypes, Pull, Weights
+from edgeswarm.messages import (
+    EVERYONE,
+    PARTS,
+    SNAPSHOT,
+    Bids,
+    Digest,
+    Message,
+    Predictions,
+    Prototypes,
+    Pull,
+    Weights,
+)
+from edgeswarm.values import value
 from edgeswarm.wire.envelope import DEFAULT_LIMITS
 
 ROOT = "edgeswarm/v1"
@@ -32,14 +44,14 @@ MESSAGE_EXPIRY_S = 60
 
 NAME_LIMIT = 63
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_MOST_TOPICS = 16_384
+_MOST_NAMES, _MOST_TOPICS = 16_384, 65_536
 """Remembered with what they mean: those of a board's few peers, or of a simulation's thousands of nodes."""
 _LONG = ("model", "public", "bids")
 """Channels of retained messages that may be long; in an inbox, their kinds."""
 _PART = re.compile(r"[1-9][0-9]{0,3}")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Route:
     """Where and how a message is published. expiry_s: seconds it lives at the broker (None: until replaced)."""
 
@@ -49,7 +61,7 @@ class Route:
     expiry_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Parsed:
     """A topic taken apart.
 
@@ -78,6 +90,7 @@ class Parsed:
 # ---- names ----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=_MOST_NAMES)
 def is_name(text: str) -> bool:
     """Whether `text` may name a site, node, task or kind: 1 to 63 of a-z, 0-9 and -, no hyphen at either end, not
     "all"."""
@@ -103,11 +116,6 @@ def valid_name(name: str, what: str = "name") -> str:
 def state_topic(site: str, node: str) -> str:
     """Presence of a node, retained; also the topic of its will."""
     return f"{ROOT}/{site}/{node}/state"
-
-
-def info_topic(site: str, node: str) -> str:
-    """What a node is (profile, versions), retained."""
-    return f"{ROOT}/{site}/{node}/info"
 
 
 def health_topic(site: str, node: str) -> str:
@@ -155,8 +163,13 @@ def all_topic(site: str, sender: str, kind: str) -> str:
     return f"{ROOT}/{site}/{EVERYONE}/{sender}/{kind}"
 
 
-def subscriptions(site: str, node: str, task: str) -> tuple[tuple[str, int], ...]:
+def subscriptions(
+    site: str, node: str, task: str, circle: Collection[str] | None = None
+) -> tuple[tuple[str, int], ...]:
     """(filter, most QoS) of everything a learning node listens to, its own messages excluded by no-local.
+
+    circle: the nodes whose presence, prototypes and words to all it wants; None for everybody's. Its own presence it
+    wants in any case, for that is how it learns of a namesake.
 
     Snapshots of other tasks at the site arrive too, because MQTT cannot ask for one task in all its parts: drop them by
     `Parsed.task` before decoding. Raises ConfigError for an unusable name.
@@ -164,11 +177,15 @@ def subscriptions(site: str, node: str, task: str) -> tuple[tuple[str, int], ...
     valid_name(site, "site")
     valid_name(node, "node")
     valid_name(task, "task")
+    inbox = (inbox_topic(site, node, "+", "+"), 1)
+    if circle is None:
+        return (state_topic(site, "+"), 1), (proto_topic(site, "+", "+"), 1), (all_topic(site, "+", "+"), 1), inbox
+    near = sorted(set(circle) - {node})
     return (
-        (state_topic(site, "+"), 1),
-        (proto_topic(site, "+", "+"), 1),
-        (all_topic(site, "+", "+"), 1),
-        (inbox_topic(site, node, "+", "+"), 1),
+        *((state_topic(site, name), 1) for name in sorted({*near, node})),
+        *((proto_topic(site, name, "+"), 1) for name in near),
+        *((all_topic(site, name, "+"), 1) for name in near),
+        inbox,
     )
 
 

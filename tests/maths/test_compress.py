@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeswarm.maths.compress import LARGEST, compress, restore
+from edgeswarm.maths.compress import LARGEST, STEP, compress, restore
 from edgeswarm.messages import SCALE_BLOCK, VECTOR_SCHEMES
 
 RNG = np.random.default_rng(0)
@@ -83,3 +83,24 @@ def test_what_cannot_be_compressed_is_refused() -> None:
         compress(np.ones(3, np.float32), "int2")
     with pytest.raises(ValueError, match="at least one number"):
         compress(np.zeros(0, np.float32), "float32")
+
+
+def test_entropy_has_one_step_for_all() -> None:
+    vector = VECTORS["normal"].copy()
+    packed = compress(vector, "entropy")
+    step = float(packed.scale[0])
+    assert step == pytest.approx(STEP * np.sqrt(np.mean(vector**2)), rel=1e-3)
+    assert np.abs(restore(packed) - vector).max() <= step / 2 * 1.001
+    sparse = np.zeros(100_000, np.float32)
+    sparse[7] = 1.0
+    assert restore(compress(sparse, "entropy"))[7] == pytest.approx(1.0, rel=1e-3), "however few are large"
+
+
+def test_differences_by_entropy_arrive_at_what_is_meant() -> None:
+    """With the error left over for the next one, a receiver comes as near as one likes, outlier and all."""
+    wanted = np.zeros(100_000, np.float32)
+    wanted[:3] = 1.0, -0.5, 0.001
+    seen = np.zeros_like(wanted)
+    for _ in range(12):
+        seen += restore(compress(wanted - seen, "entropy"))
+    assert np.abs(wanted - seen).max() < 1e-5

@@ -9,7 +9,7 @@ from edgeswarm.agent.clock import VirtualClock
 from edgeswarm.maths.compress import compress
 from edgeswarm.messages import ENCODINGS, VECTOR_SCHEMES, Bids, Message, Packed, Predictions, Prototypes, Weights
 from edgeswarm.sim.traffic import bids_bytes, predictions_bytes, prototypes_bytes, weights_bytes
-from edgeswarm.transport.memory import MemoryHub
+from edgeswarm.transport.hub import MemoryHub
 
 RNG = np.random.default_rng(0)
 
@@ -42,7 +42,8 @@ def test_weights(scheme: str, numbers: int) -> None:
     """The largest take several packets."""
     vector = RNG.standard_normal(numbers).astype(np.float32)
     message = Weights(2**63, 2**63, "all", 3, 1000, compress(vector, scheme), samples=1000, age_s=0.5)
-    assert weights_bytes(numbers, scheme) == pytest.approx(sent_bytes(message), rel=0.01)
+    near = 0.05 if scheme == "entropy" else 0.01  # which depends on the numbers
+    assert weights_bytes(numbers, scheme) == pytest.approx(sent_bytes(message), rel=near)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as hnp
 from edgeswarm.messages import (
     ENCODINGS,
     PARTS,
-    SCALE_BLOCK,
     SNAPSHOT,
     VECTOR_SCHEMES,
     Bids,
@@ -23,6 +22,7 @@ from edgeswarm.messages import (
     Prototypes,
     Pull,
     Weights,
+    scale_count,
 )
 from edgeswarm.wire.codec import in_id_order
 
@@ -151,8 +151,9 @@ def compressed(draw: Any, most: int = 600) -> Compressed:
             size = draw(st.sampled_from((most, 70_000, 2**22)))
             places = np.sort(draw(ids(40).map(lambda chosen: np.unique(chosen % size)))).astype(np.uint32)
         coded = places.size if scheme == "top" else size
-        codes = draw(hnp.arrays(np.int8, coded, elements=st.integers(-127, 127)))
-    scale = draw(hnp.arrays(np.float16, -(-coded // SCALE_BLOCK), elements=HALVES))
+        most_code, dtype = (32767, np.int16) if scheme == "entropy" else (127, np.int8)
+        codes = draw(hnp.arrays(dtype, coded, elements=st.integers(-most_code, most_code)))
+    scale = draw(hnp.arrays(np.float16, scale_count(scheme, coded), elements=HALVES))
     return Compressed(scheme, size, codes, scale, places)
 
 

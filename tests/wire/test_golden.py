@@ -42,7 +42,7 @@ def meant(fields: dict[str, Any]) -> Any:
         return Bids(**fields | {"floors": np.array(fields["floors"], np.uint8)})
     if kind == "weights":
         values = fields["values"]
-        code = {"float32": "f4", "float16": "f2", "int4": "u1"}.get(values["scheme"], "i1")
+        code = {"float32": "f4", "float16": "f2", "int4": "u1", "entropy": "i2"}.get(values["scheme"], "i1")
         types = {"codes": code, "scale": "f2", "places": "u4"}
         arrays = {name: np.array(values[name], dtype) for name, dtype in types.items()}
         return Weights(**fields | {"values": Compressed(**values | arrays)})

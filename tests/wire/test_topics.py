@@ -114,7 +114,7 @@ def test_only_its_sender_may_write_and_the_right_nodes_hear(message: Message, to
 def test_the_nodes_own_reports() -> None:
     assert topics.presence_route("lab", "pi-1") == topics.Route("edgeswarm/v1/lab/pi-1/state", 1, True, None)
     assert topics.health_route("lab", "pi-1") == topics.Route("edgeswarm/v1/lab/pi-1/health", 0, False, 60)
-    assert parse(topics.info_topic("lab", "pi-1")) == Parsed("lab", "pi-1", "info")
+    assert parse("edgeswarm/v1/lab/pi-1/info") == Parsed("lab", "pi-1", "info")
     assert parse(topics.health_topic("lab", "pi-1")) == Parsed("lab", "pi-1", "health")
     assert parse(topics.state_topic("lab", "pi-1")) == Parsed("lab", "pi-1", "state")
 

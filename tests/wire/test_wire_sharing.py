@@ -96,6 +96,7 @@ def test_sizes_are_those_in_the_documentation() -> None:
     assert numbers["int8"] <= 10_000 + 2 * 40 + frame
     assert numbers["int4"] <= 5_000 + 2 * 40 + frame
     assert numbers["top"] <= 1000 * 2 + 2 * 4 + frame  # a code and a gap each
+    assert numbers["entropy"] <= 10_000 * 3.9 / 8 + frame + 40  # a table of code lengths
     assert size_bytes(predictions(1000)) <= 1000 * 3 * 3 + frame
     some = np.arange(0, 3000, 3, dtype=np.uint32)
     assert size_bytes(predictions(1000, rows=some)) <= 1000 * (3 * 3 + 1) + frame
