@@ -141,7 +141,7 @@ class Invariants:
         """What the broker keeps of each node is never older than what it kept before, until it restarts."""
         for owner in world.nodes:
             for topic, kept in world.hub.retained.owners(owner).get(owner, {}).items():
-                said: Any = world.hub.content(kept.parcel)
+                said: Any = world.hub.contents.of(kept.parcel)
                 if hasattr(said, "version"):
                     version = (said.epoch, said.version)
                     before = self._published.get(topic, version)

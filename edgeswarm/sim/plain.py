@@ -16,7 +16,8 @@ from edgeswarm.agent.peers import Peer
 from edgeswarm.messages import Bids, Compressed, Digest, Packed, Predictions, Presence, Prototypes, Pull, Weights
 from edgeswarm.strategies.base import Batch, Decision, Linked, Peers, Received, Sent, Started, Tested, Woke
 from edgeswarm.transport.packet import Packet
-from edgeswarm.transport.retained import Kept, Parcel
+from edgeswarm.transport.parcel import Parcel
+from edgeswarm.transport.retained import Kept
 from edgeswarm.transport.weather import AccessLink, Weather
 
 KINDS: dict[str, type[Any]] = {

@@ -14,7 +14,7 @@ model is, and the vector it begins with; one that has neighbours has `topology`,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from edgeswarm.backends.base import Cluster as Cluster
@@ -25,11 +25,12 @@ from edgeswarm.maths.graphs import Topology
 from edgeswarm.messages import Array, Message
 from edgeswarm.models.file import Model
 from edgeswarm.models.public import PublicSet
+from edgeswarm.values import value
 
 # ---- events: something happened -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Started:
     """The agent is up. epoch: boot counter, greater than at any earlier start of this node."""
 
@@ -37,7 +38,7 @@ class Started:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Batch:
     """Labelled samples of this node. x: (n, d) float32, finite.  y: n class names."""
 
@@ -46,7 +47,7 @@ class Batch:
     y: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Received:
     """A peer's message. sender: the name proven by the topic.  waited_s: time it lay at the broker, if known."""
 
@@ -56,7 +57,7 @@ class Received:
     waited_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Sent:
     """A `Send` left this node. bytes: what one copy takes on the wire; `messages` parts it was cut into."""
 
@@ -66,7 +67,7 @@ class Sent:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Woke:
     """A time asked for with `Wake` has come. name: as given there."""
 
@@ -74,7 +75,7 @@ class Woke:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Peers:
     """The peers that are present now (never this node itself), sorted."""
 
@@ -82,7 +83,7 @@ class Peers:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Linked:
     """The connection to the broker came up (again). The broker may have forgotten everything: say it anew."""
 
@@ -94,7 +95,7 @@ Event: TypeAlias = Started | Batch | Received | Sent | Woke | Peers | Linked
 # ---- actions: something wanted --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Send:
     """Give `message` to peer `to`, or to EVERYONE."""
 
@@ -102,7 +103,7 @@ class Send:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Wake:
     """Deliver `Woke(at, name)` at time `at`. A later Wake of the same name replaces an earlier one."""
 
@@ -110,7 +111,7 @@ class Wake:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Note:
     """A number worth watching. peer: set when the number belongs to the link from that peer."""
 
@@ -119,7 +120,7 @@ class Note:
     peer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Tested:
     """What this node would have answered to a labelled sample just before it learnt from it (test-then-train).
 
@@ -131,7 +132,7 @@ class Tested:
     alone: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Decision:
     """Why something was, or was not, done; kept in the node's ledger for `edgeswarm why`.
 
@@ -147,7 +148,7 @@ class Decision:
     peer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Listen:
     """From now on, hear of these peers' models and predictions alone; replaces what an earlier Listen asked for.
 

@@ -21,7 +21,8 @@ import numpy as np
 from edgeswarm.messages import Array
 from edgeswarm.strategies.base import Action, Note, Request
 from edgeswarm.strategies.gossip_state import knob
-from edgeswarm.strategies.sharing import Sharing, State, Step
+from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.strategies.sharing_state import State, Step
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from edgeswarm.strategies.base import Action, Decision, Listen, Note, Request
 from edgeswarm.strategies.body_average import BodyAverage
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.local_model import LOSS
-from edgeswarm.strategies.sharing import Copy, State
+from edgeswarm.strategies.sharing_state import Copy, State
 
 READINGS = ("class", "a", "b")
 SKIPS = ("none", "share", "top", "link")

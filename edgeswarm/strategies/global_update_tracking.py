@@ -23,6 +23,7 @@ vectors for each neighbour and six of one's own; words that are always more than
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -32,10 +33,12 @@ from edgeswarm.maths import tracking
 from edgeswarm.strategies.base import Action, Note, Received
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.leads import Leads
-from edgeswarm.strategies.sharing import Sharing, State, Step
+from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.strategies.sharing_state import Copy, State, Step
 
 MOST_SHIFT, TOLERANCE = 0.2, 0.05
 """How far a round is brought forward at most, and what is near enough, in periods."""
+SPARE_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class GlobalUpdateTracking(Sharing):
             return self.mu
         return min(spectrum.chosen_mu, 0.6 * (1 - self.beta)) if self.beta else spectrum.chosen_mu
 
+    def stable_gossip(self) -> float:
+        """What is rounded off counts mu / (1 - mu) times, so coarse differences bear less here than without mu."""
+        return {"int4": 0.3, "top": min(0.3, self.share)}.get(self.scheme, 1.0)
+
     def _next_round(self, state: State, at: float) -> float:
         """A little earlier for who is behind its neighbours."""
         behind = (at - state.numbers.get("led_at", at)) / self.period_s
@@ -89,13 +96,27 @@ class GlobalUpdateTracking(Sharing):
         numbers = {**state.numbers, "led_at": event.at} if led else state.numbers
         return replace(state, copies=copies, numbers=numbers), actions
 
+    def _reached(self, state: State, at: float, copies: Mapping[str, Copy]) -> tuple[int, float]:
+        """The round that this one is: the furthest that a neighbour has reached, as far as there has been time for it,
+        or what most neighbours have, so that one that lies cannot send the others ahead. And when this round would have
+        begun at the fastest pace; what is not used of it is kept, SPARE_ROUNDS at most."""
+        shortest_s = (1 - MOST_SHIFT) * self.period_s
+        begun = state.numbers.get("begun_at", at - shortest_s)
+        number, reached = state.rounds, sorted(copy.version - 1 for copy in copies.values())
+        if reached:
+            most = number + int((at - begun) / shortest_s)
+            number = max(number, min(most, reached[-1]), reached[(len(reached) - 1) // 2])
+        begun += (number + 1 - state.rounds) * shortest_s
+        return number, max(begun, at - SPARE_ROUNDS * shortest_s)
+
     def _round(self, state: State, at: float) -> Step:
         mu, row, copies = self.strength(state), self.graph(state).row(state.node), self.heard(state, "all", at)
         leads = Leads(state, mu)
-        leads.follow(max(state.rounds, *(copy.version - 1 for copy in copies.values()), 0), row, copies)
+        number, leads.numbers["begun_at"] = self._reached(state, at, copies)
+        leads.follow(number, row, copies)
         pull, ahead = np.zeros_like(leads.x), np.zeros_like(leads.x)
         for peer, copy in copies.items():
-            weight = np.float32(self.gossip * row[peer])
+            weight = np.float32(self.averaging * row[peer])
             lead, average_lead = leads.of(peer, copy, state.copies.get(f"{peer}/before"))
             pull += weight * lead
             ahead += weight * average_lead

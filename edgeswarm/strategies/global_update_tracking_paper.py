@@ -13,7 +13,8 @@ from typing import ClassVar
 from edgeswarm.maths.tracking import global_update_momentum
 from edgeswarm.strategies.base import Note
 from edgeswarm.strategies.gossip_state import knob
-from edgeswarm.strategies.sharing import Sharing, State, Step
+from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.strategies.sharing_state import State, Step
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import numpy as np
 
 from edgeswarm.messages import SNAPSHOT, Weights
 from edgeswarm.strategies.base import Action, Note, Received, Send
-from edgeswarm.strategies.sharing import Copy, Sharing, State, Step, changed
+from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.strategies.sharing_state import Copy, State, Step, changed
 
 _MERGED = np.zeros(0, np.float32)
 """What is left of a model once it is merged: that it was known, so that it is not merged twice."""
@@ -42,7 +43,7 @@ class GossipLearning(Sharing):
         new = _new(state)
         mean = sum((copy.vector for copy in new.values()), state.params) / np.float32(1 + len(new))
         state, result = yield from self.trained(state, mean)
-        state = changed(state, params=result.params, copies={**state.copies, **_merged(new)})
+        state = changed(state, params=result.params, copies={**state.copies, **_merged(new)} if new else state.copies)
         loss = sum(result.losses.tolist()) / len(result.losses)
         notes: list[Action] = [Note("loss", loss), Note("neighbours_heard", float(len(new)))]
         near = self.graph(state).listeners(state.node)
@@ -64,7 +65,7 @@ class GossipLearning(Sharing):
 
 
 def _new(state: State) -> dict[str, Copy]:
-    return {name: copy for name, copy in sorted(state.copies.items()) if copy.vector.size}
+    return {name: state.copies[name] for name in sorted([n for n, copy in state.copies.items() if copy.vector.size])}
 
 
 def _merged(new: dict[str, Copy]) -> dict[str, Copy]:

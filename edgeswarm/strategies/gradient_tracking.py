@@ -15,7 +15,8 @@ import numpy as np
 from edgeswarm.maths.tracking import tracked
 from edgeswarm.strategies.base import Note
 from edgeswarm.strategies.gossip_state import knob
-from edgeswarm.strategies.sharing import Sharing, State, Step
+from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.strategies.sharing_state import State, Step
 
 
 @dataclass(frozen=True)

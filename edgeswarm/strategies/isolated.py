@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgeswarm.strategies.base import Note
-from edgeswarm.strategies.sharing import Sharing, State, Step
+from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.strategies.sharing_state import State, Step
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.maths import tracking
 from edgeswarm.messages import Array
-from edgeswarm.strategies.sharing import Copy, State
+from edgeswarm.strategies.sharing_state import Copy, State
 
 KEPT = 4
 """Rounds of which a node knows what it told."""

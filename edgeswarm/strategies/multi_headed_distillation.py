@@ -27,7 +27,8 @@ from edgeswarm.strategies.base import Action, Answers, Batch, Event, Listen, Not
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.local_model import BATCH, named, usable
 from edgeswarm.strategies.own_rows import picks
-from edgeswarm.strategies.sharing import Sharing, State, Step
+from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.strategies.sharing_state import State, Step
 from edgeswarm.strategies.teaching import Lessons, Panel, TeachingKnobs
 
 LOSS = "distill"

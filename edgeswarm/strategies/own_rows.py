@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -160,14 +161,21 @@ def picks(rows: int, steps: int, batch: int, seed: int, counter: int) -> NDArray
     so that those of many nodes are of few shapes.
     """
     if rows <= batch:
-        drawn = np.full((steps, min(batch, 1 << (rows - 1).bit_length())), -1, np.int32)
-        drawn[:, :rows] = np.arange(rows)
-        return drawn
+        return _all_of(rows, steps, min(batch, 1 << (rows - 1).bit_length()))
     drawn = np.empty((steps, batch), np.int32)
     rng = np.random.default_rng((seed, counter))
     for step in drawn:
         step[:] = rng.choice(rows, batch, replace=False)
     return drawn
+
+
+@lru_cache(maxsize=64)
+def _all_of(rows: int, steps: int, width: int) -> NDArray[np.int32]:
+    """(steps, width), each step all rows; not to be written to, because all who ask get the same one."""
+    places = np.full((steps, width), -1, np.int32)
+    places[:, :rows] = np.arange(rows)
+    places.flags.writeable = False
+    return places
 
 
 def trainable(x: Array) -> NDArray[np.bool_]:

@@ -36,10 +36,10 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
 )
+from edgeswarm.strategies.exchange import STRANGERS_LIMIT
 from edgeswarm.strategies.gossip_state import knob, seed_of
 from edgeswarm.strategies.own_rows import trainable
 from edgeswarm.strategies.prototype_gossip import compress
-from edgeswarm.strategies.sharing import STRANGERS_LIMIT
 from edgeswarm.strategies.teaching import Lessons, TeachingKnobs
 
 SHARE = "share"
@@ -51,7 +51,7 @@ ROWS_AT_ONCE = 256
 class State:
     """learner: own prototypes; copied before it learns.  labels, weights: (n, ranks) class that teachers give each
     public row, -1 for none, and how sure they are.  rounds: words so far.  samples, unknown, too_large: own rows learnt
-    from, and left out because of their class, or their numbers.  The rest is as in `sharing.State`."""
+    from, and left out because of their class, or their numbers.  The rest is as in `sharing_state.State`."""
 
     node: str
     seed: int

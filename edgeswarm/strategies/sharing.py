@@ -1,29 +1,26 @@
-"""What every method that shares a model has in common: a window of own rows, rounds, neighbours and what they said.
+"""What every method that shares a model has in common: a window of own rows, rounds, answers and checkpoints.
 
 A node wakes every `period_s` for a round. No round waits for anybody: it uses the newest that each neighbour has said,
 however old, and says how old that was. A method is what it does in a round (`_round`), which vector it answers with
-(`served`), and which parts of its model it lets others hear (`PARTS`); all else is here, once.
+(`served`), and which parts of its model it lets others hear (`PARTS`); all else is here and in `exchange`, once.
 
 A node without rows of its own goes to its neighbours' mean in every round and answers with that, where all of a model
-may be heard; it tells nothing. Words of one whom it does not hear by the graph are refused.
+may be heard; it tells nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeswarm.backends.base import LocalEpoch, Predict, Trained
 from edgeswarm.errors import NotFinite
 from edgeswarm.maths import optimisers
-from edgeswarm.maths.compress import compress, restore
-from edgeswarm.maths.graphs import Graph, Topology
 from edgeswarm.maths.optimisers import Moments, rate_at
-from edgeswarm.messages import EVERYONE, SNAPSHOT, VECTOR_SCHEMES, Array, Compressed, Pull, Weights
+from edgeswarm.messages import Array
 from edgeswarm.strategies.base import (
     Action,
     Answers,
@@ -31,125 +28,30 @@ from edgeswarm.strategies.base import (
     Decision,
     Event,
     Linked,
-    Listen,
     Note,
     Peers,
     Received,
     Request,
-    Send,
     Started,
     Tested,
     Wake,
     Woke,
 )
+from edgeswarm.strategies.exchange import ASKS, Exchange
 from edgeswarm.strategies.gossip_state import knob, seed_of
-from edgeswarm.strategies.local_model import ModelKnobs, named, usable
-from edgeswarm.strategies.own_rows import LARGEST, OwnRows
+from edgeswarm.strategies.local_model import named, usable
+from edgeswarm.strategies.own_rows import OwnRows
+from edgeswarm.strategies.sharing_state import Copy, State, Step, changed
 
 TRAIN = "train"
 """Name of the wake-up of a round."""
-ASKS = {"ask": 0.5, "ask again": 0.75}
-"""Names of the wake-ups between two rounds at which what has not come is asked for, and their share of the period."""
-ASKED_ROUNDS = 2
-"""For how many rounds a neighbour of which nothing comes is asked."""
-PATIENCE_ROUNDS = 10
-"""For how long a neighbour is not asked after it was asked for what was on its way."""
-STRANGERS_LIMIT = 256
-GONE_LIMIT = 16
-"""Peers that are no neighbours any more whose copies are kept, in case they come back."""
-BY_PEER = ("asked", "wanted", "patient", "pulled", "muted", "met", "ahead")
-"""First parts of the names "<...>/<peer>" in a state's numbers and arrays."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Copy:
-    """The newest of one part of one peer's model.
-
-    at: when it was heard, by this node's clock; age_s: how old it was then.  samples: its sender had learnt from.
-    """
-
-    epoch: int
-    version: int
-    vector: Array
-    at: float
-    age_s: float = 0.0
-    samples: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """params: (p,) float32.  rounds: wake-ups that trained, the version of what is published; counter: wake-ups.
-    samples: rows learnt from; unknown, too_large: rows left out because of their label, or their numbers.
-
-    epoch: of this start.  peers: present.  copies: by "<peer>/<part>".  strange: peers whose refusal was written down.
-    arrays, numbers: what the method itself remembers, by name; all of it is in a checkpoint.
-    """
-
-    node: str
-    seed: int
-    params: Array
-    moments: Moments
-    rows: OwnRows
-    rounds: int = 0
-    counter: int = 0
-    samples: int = 0
-    unknown: int = 0
-    too_large: int = 0
-    epoch: int = 0
-    peers: tuple[str, ...] = ()
-    copies: Mapping[str, Copy] = field(default_factory=dict)
-    strange: frozenset[str] = frozenset()
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-S = TypeVar("S", bound=State)
-
-
-def changed(state: S, **fields: Any) -> S:
-    """`dataclasses.replace` in a fifth of the time, which is a tenth of what a round of a small model takes in all."""
-    new = object.__new__(type(state))
-    vars(new).update(vars(state), **fields)
-    return new
-
-
-Step: TypeAlias = Generator[Request, Any, tuple[State, list[Action]]]
 
 
 @dataclass(frozen=True)
-class Sharing(ModelKnobs):
-    """The skeleton; see the module. topology: set by the agent (`base.equipped`).
+class Sharing(Exchange):
+    """The skeleton; see the module. restart: every round begins with an optimiser that remembers nothing."""
 
-    scheme: how a vector travels.  share: of its numbers, with scheme "top".  snapshot_every: 1 sends whole vectors; n,
-    differences by `scheme` with a whole float32 vector every n rounds; 0, after the first only where one is pulled
-    (`tell`; for methods that use it).  gossip: averaging rate gamma, W becomes I + gamma (W - I); the coarser the
-    scheme, the smaller it has to be.  forget_s: a neighbour's model that is older has no weight any more.  restart:
-    every round begins with an optimiser that remembers nothing.  ask: neighbours that are there and of which nothing as
-    new as one's own has come are asked for it, twice a round (for methods that use `tell`).
-    """
-
-    NAME: ClassVar[str]
-    PARTS: ClassVar[tuple[str, ...]] = ("all",)
-    TELLS: ClassVar[bool] = False
-    """Whether it uses `tell`, so that a neighbour that has missed something can ask for it."""
-
-    topology: Topology = field(default_factory=Topology, repr=False, compare=False)
-    scheme: str = knob("float32", choices=VECTOR_SCHEMES)
-    share: float = knob(0.1, 1e-4, 1.0)
-    snapshot_every: int = knob(1, 0, 1_000_000)
-    gossip: float = knob(1.0, 1e-3, 1.0)
-    forget_s: float = knob(3600.0, 0.1, 1e9)
     restart: bool = knob(False)
-    ask: bool = knob(False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ask and not self.TELLS:
-            raise ValueError(f"ask: {self.name} has no answer to those who ask: leave it out")
-
-    @property
-    def name(self) -> str:
-        return self.NAME
 
     # ---- what a method says of itself --------------------------------------------------------------------------------
 
@@ -238,7 +140,7 @@ class Sharing(ModelKnobs):
             raise ValueError(f"the saved parameters are not {start.size} finite numbers")
         rows = OwnRows.load(dumped["rows"], card.input.size, len(card.labels)).resized(self.window, self.keep)
         moments = self.loaded_moments(dumped["optimiser"], dumped["moments"], params)
-        kept = self.snapshot_every != 1 or self.scheme != "float32" or self.ask  # else `tell` lets it grow stale
+        kept = self.remembers  # else `tell` lets it grow stale
         return State(
             node,
             params=params,
@@ -312,6 +214,8 @@ class Sharing(ModelKnobs):
 
     def scheduled(self, state: State) -> State:
         """With the step count that the swarm's rounds ask for; numbers["ahead"] of them this node has not done."""
+        if self.rule().steady:
+            return state
         ahead = int(state.numbers.get("ahead", 0))
         own = max(0, state.moments.step - ahead)
         swarm = self._swarm(state)
@@ -376,221 +280,6 @@ class Sharing(ModelKnobs):
             means.append(sum(w * copy.vector for w, copy in zip(weights / weights.sum(), copies.values(), strict=True)))
         numbers = {**state.numbers, "adopted": 1.0}
         return changed(state, params=np.concatenate(means), numbers=numbers), self.noted(state, heard[0], at)
-
-    # ---- neighbours --------------------------------------------------------------------------------------------------
-
-    def graph(self, state: State) -> Graph:
-        """Who hears whom. Raises ValueError: the topology cannot be built for those who are there."""
-        return self.topology.graph(state.node, state.peers)
-
-    def neighbours(self, state: State) -> tuple[str, ...]:
-        """Whom this node hears."""
-        return self.graph(state).neighbours(state.node)
-
-    def _listen(self, state: State) -> list[Action]:
-        wanted = frozenset((peer, part) for peer in self.neighbours(state) for part in self.PARTS)
-        return [Listen(wanted)] if self.PARTS else []
-
-    def _pruned(self, state: State, at: float) -> State:
-        """Without what is known of peers that are no neighbours, but for a few that may come back."""
-        near = frozenset(self.neighbours(state))
-        gone: dict[str, float] = {}
-        for name, copy in state.copies.items():
-            peer = name.rpartition("/")[0]
-            if peer not in near and at - copy.at <= self.forget_s:
-                gone[peer] = max(copy.at, gone.get(peer, copy.at))
-        graph = self.graph(state)
-        kept = near | set(sorted(gone, key=lambda peer: (gone[peer], peer))[-GONE_LIMIT:])
-
-        def stays(name: str) -> bool:
-            kind, _, peer = name.partition("/")
-            return kind not in BY_PEER or not peer or peer in kept or state.node in graph.neighbours(peer)
-
-        return changed(
-            state,
-            copies={name: copy for name, copy in state.copies.items() if name.rpartition("/")[0] in kept},
-            numbers={name: value for name, value in state.numbers.items() if stays(name)},
-            arrays={name: value for name, value in state.arrays.items() if stays(name)},
-        )
-
-    def _restarted(self, state: State, at: float) -> State:
-        """Where the clock began anew (a board that was rebooted), ages are as they were when it was last looked at."""
-        last = max([state.numbers.get("at", at), *(copy.at for copy in state.copies.values())])
-        if last <= at:
-            return state
-        copies = {name: replace(copy, at=copy.at + at - last) for name, copy in state.copies.items()}
-        numbers = {name: value for name, value in state.numbers.items() if not name.startswith("pulled/")}
-        return changed(state, copies=copies, numbers={**numbers, "at": at})
-
-    def _heard(self, state: State, event: Received) -> tuple[State, list[Action]]:
-        """A neighbour's model, if it is newer than what is known; anything that does not fit is dropped."""
-        message, sender = event.message, event.sender
-        if isinstance(message, Pull) and sender != state.node:
-            return self._pulled(state, event, message)
-        if not isinstance(message, Weights) or sender == state.node or message.part not in self.PARTS:
-            return state, []
-        name = f"{sender}/{message.part}"
-        known = state.copies.get(name)
-        if sender not in self.neighbours(state):  # one of whom something is known has only just left
-            return (state, []) if known is not None else self._refused(state, event, "no_neighbour")
-        reason = self._misfit(message)
-        if reason:
-            return self._refused(state, event, reason)
-        if known is not None and (message.epoch, message.version) <= (known.epoch, known.version):
-            return self._twice(state, sender), []
-        vector = restore(message.values)
-        if message.base != SNAPSHOT:
-            if known is None or (known.epoch, known.version) != (message.epoch, message.base):
-                return self._missed(state, sender, message)
-            vector = vector + known.vector  # of a whole vector what came is a view of the message
-        if not (vector.max() <= LARGEST and vector.min() >= -LARGEST):
-            return self._refused(state, event, "too_large")
-        age_s = message.age_s + event.waited_s
-        copy = Copy(message.epoch, message.version, vector, event.at, age_s, message.samples)
-        return changed(state, copies={**state.copies, name: copy}), [Note("age_s", age_s, sender)]
-
-    def _missed(self, state: State, sender: str, message: Weights) -> tuple[State, list[Action]]:
-        """What a difference builds on is not here: ask for the whole, once a round; until then the old copy stays."""
-        asked = f"asked/{sender}"
-        if state.numbers.get(asked) == state.counter:
-            return state, []
-        state = replace(state, numbers={**state.numbers, asked: state.counter})
-        return state, [Send(sender, Pull(self.schema, message.epoch, SNAPSHOT))]
-
-    def _asked(self, state: State) -> tuple[State, list[Action]]:
-        """Ask neighbours that are there for what is as new as what this node has told, and has not come."""
-        numbers, pulls = dict(state.numbers), list[Action]()
-        for peer in self.neighbours(state):
-            copies = [state.copies.get(f"{peer}/{part}") for part in self.PARTS]
-            oldest = min(((copy.epoch, copy.version) for copy in copies if copy is not None), default=(0, SNAPSHOT))
-            newest = 0 if None in copies else oldest[1]  # who has been silent for longer sleeps
-            if (
-                0 < state.rounds - newest <= ASKED_ROUNDS
-                and peer in state.peers
-                and numbers.get(f"patient/{peer}", 0) <= state.counter
-            ):
-                numbers[f"wanted/{peer}"] = state.counter
-                pulls.append(Send(peer, Pull(self.schema, *oldest)))
-        return replace(state, numbers=numbers), pulls
-
-    def _twice(self, state: State, peer: str) -> State:
-        """A neighbour's word came twice. If it had been asked for it was late, not lost: ask this one less often."""
-        if state.numbers.get(f"wanted/{peer}") != state.counter:
-            return state
-        return replace(state, numbers={**state.numbers, f"patient/{peer}": state.counter + PATIENCE_ROUNDS})
-
-    def _pulled(self, state: State, event: Received, pull: Pull) -> tuple[State, list[Action]]:
-        """Somebody who hears this node has missed something: what all others take it to be, exactly, and not more often
-        than a round has asks."""
-        sender, answered = event.sender, f"pulled/{event.sender}"
-        known = state.node in self.graph(state).neighbours(sender)
-        again = abs(event.at - state.numbers.get(answered, -np.inf)) < 0.2 * self.period_s
-        if pull.schema != self.schema or not known or again:
-            return state, []
-        answers: list[Action] = []
-        scheme = self.scheme if self.snapshot_every == 1 else "float32"
-        for part in self.PARTS:
-            said, version = state.arrays.get(f"said/{part}"), int(state.numbers.get(f"said/{part}", SNAPSHOT))
-            if said is not None and (pull.epoch, pull.version) < (state.epoch, version):
-                message = self._message(state, part, self._compressed(state, part, said, scheme))
-                answers.append(Send(sender, replace(message, version=version)))
-        return replace(state, numbers={**state.numbers, answered: event.at}) if answers else state, answers
-
-    def _misfit(self, message: Weights) -> str:
-        """Why a message cannot be used, in one countable word; "" when it can."""
-        card, _ = self.model()
-        sizes = {"body": card.body_size, "head": card.size - card.body_size}
-        if message.schema != self.schema:
-            return "other_schema"
-        if message.model != model_number(card.hash):
-            return "other_model"
-        if message.values.size != sizes.get(message.part, card.size):
-            return "wrong_size"
-        return ""
-
-    def _refused(self, state: State, event: Received, reason: str) -> tuple[State, list[Action]]:
-        """Written down once per peer."""
-        if event.sender in state.strange or len(state.strange) >= STRANGERS_LIMIT:
-            return state, []
-        state = replace(state, strange=state.strange | {event.sender})
-        refused = Note("refused_peers", float(len(state.strange)))
-        return state, [refused, Decision(event.at, "peer", "refused", reason, peer=event.sender)]
-
-    def heard(self, state: State, part: str, at: float) -> dict[str, Copy]:
-        """By neighbour, what is known of that part and not too old."""
-        found = {peer: state.copies.get(f"{peer}/{part}") for peer in self.neighbours(state)}
-        return {
-            peer: copy
-            for peer, copy in found.items()
-            if copy is not None and copy.age_s + at - copy.at <= self.forget_s
-        }
-
-    def mixed(self, state: State, part: str, own: Array, at: float) -> tuple[Array, list[Action]]:
-        """sum_j w_ij x_j, the weight of a neighbour that is not known (any more) being this node's own; and `ages`."""
-        copies = self.heard(state, part, at)
-        row = self.graph(state).row(state.node)
-        z = own.astype(np.float32, copy=True)
-        seen = state.arrays.get(f"said/{part}", own)  # what is coarse is compared with what is as coarse
-        for peer, copy in copies.items():
-            z += np.float32(self.gossip * row[peer]) * (copy.vector - seen)
-        return z, self.noted(state, copies, at)
-
-    def noted(self, state: State, copies: Mapping[str, Copy], at: float) -> list[Action]:
-        """How old what was used is, in rounds, by peer and the oldest; and how many were heard, of how many."""
-        ages = {peer: round((copy.age_s + at - copy.at) / self.period_s, 3) for peer, copy in copies.items()}
-        return [
-            *(Note("staleness_rounds", age, peer) for peer, age in ages.items()),
-            Note("staleness_rounds", max(ages.values(), default=0.0)),
-            Note("neighbours_heard", float(len(copies))),
-            Note("neighbours", float(len(self.neighbours(state)))),
-        ]
-
-    def told(self, state: State, part: str, vector: Array, scheme: str = "") -> Send:
-        """The message that lets neighbours hear `vector` as `part` of this node's model. scheme: another than usual."""
-        return Send(EVERYONE, self._message(state, part, self._compressed(state, part, vector, scheme or self.scheme)))
-
-    def tell(self, state: State, part: str, vector: Array) -> tuple[State, Array, Send]:
-        """As `told`, or the difference since what was told last (`snapshot_every`); and what all others will take
-        `vector` to be once they have heard it, which is what their vectors are to be compared with (CHOCO: 1902.00340).
-        """
-        name, said = f"said/{part}", state.arrays.get(f"said/{part}")
-        every = self.snapshot_every
-        if every == 1:
-            send = self.told(state, part, vector)
-            assert isinstance(send.message, Weights)
-            if self.scheme == "float32" and not self.ask:
-                return state, vector, send
-            seen = vector if self.scheme == "float32" else restore(send.message.values)
-            numbers = {**state.numbers, name: float(state.rounds)} if self.ask else state.numbers
-            return replace(state, arrays={**state.arrays, name: seen}, numbers=numbers), seen, send
-        if said is None or name not in state.numbers or (every and state.rounds % every == 0):
-            message = self._message(state, part, self._compressed(state, part, vector, "float32"))
-            seen = vector
-        else:
-            values = self._compressed(state, part, vector - said, self.scheme)
-            seen = said + restore(values)
-            message = replace(self._message(state, part, values), base=int(state.numbers[name]))
-        state = replace(
-            state, arrays={**state.arrays, name: seen}, numbers={**state.numbers, name: float(state.rounds)}
-        )
-        return state, seen, Send(EVERYONE, message)
-
-    def _compressed(self, state: State, part: str, vector: Array, scheme: str) -> Compressed:
-        drawn = scheme not in ("float32", "float16")  # making a generator takes longer than a round of a small model
-        rng = np.random.default_rng((state.seed, state.rounds, len(part))) if drawn else None
-        try:
-            return compress(vector, scheme, self.share, rng)
-        except ValueError:
-            raise NotFinite(f"the vector {part} is not finite: lower the rate") from None
-
-    def _message(self, state: State, part: str, values: Compressed) -> Weights:
-        number = model_number(self.model()[0].hash)
-        return Weights(self.schema, number, part, state.epoch, state.rounds, values, samples=state.samples)
-
-
-def model_number(model_hash: str) -> int:
-    """First 64 bits of a model's hash, which messages carry."""
-    return int(model_hash[:16], 16)
 
 
 _PLAIN = ("seed", "rounds", "counter", "samples", "unknown", "too_large", "epoch")

@@ -2,9 +2,9 @@
 
 A node tells what its heads say of public rows, keeps the newest that each neighbour said (`maths.teachers`), and picks
 for each row and head whom to learn from. Beyond the paper, each a setting: confidence counts only near what a node has
-seen itself (`gate`), a teacher is believed as far as it does no harm where the node knows better (`tested`), has a
-share of the rows at most (`cap`), and sends only what would change somebody's mind (`bids`). How a model learns from
-what was picked is the method's own business.
+seen itself (`gate`), a teacher is believed as far as it does no harm where the node knows better and as others who
+know a class bear it out (`tested`), has a share of the rows at most (`cap`), and sends only what would change
+somebody's mind (`bids`). How a model learns from what was picked is the method's own business.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Inbound:
         self.listening: frozenset[tuple[str, str]] = frozenset()
         self._raw: list[tuple[str, int, RawCallback]] = []
         if settings.node:
-            self.filters = topics.subscriptions(settings.site, settings.node, settings.task)
+            self.filters = topics.subscriptions(settings.site, settings.node, settings.task, settings.circle)
         else:
             self.filters = ((topics.state_topic(settings.site, "+"), 1),)
 

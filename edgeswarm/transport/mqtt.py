@@ -382,11 +382,14 @@ class MqttTransport:
         # is wanted each time, our own included: Mosquitto 2.0 closes the older of two links of one name without saying
         # why, and what is retained under our name then is the only trace of the other device.
         retained = "new" if self._said_before else "always"
-        state = topics.state_topic(self._settings.site, "+")
+        if welcome.session_present and self._settings.circle is not None:  # of a process that asked for everybody's
+            wide = topics.subscriptions(self._settings.site, self._settings.node, self._settings.task)
+            link.unsubscribe([name for name, _ in wide if (name, 1) not in self._inbound.filters])
         link.subscribe(
             [
-                Subscription(name, qos, no_local=name != state, retained="always" if name == state else retained)
+                Subscription(name, qos, no_local=not state, retained="always" if state else retained)
                 for name, qos in self._inbound.filters
+                for state in [name.endswith("/state")]
             ]
             + self._listen_subscriptions(self._inbound.listening, retained)
             + [Subscription(name, qos) for name, qos in self._inbound.raw_filters()]

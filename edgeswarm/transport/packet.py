@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-
+from edgeswarm.values import value
 from edgeswarm.wire.topics import CONTENT_TYPE
 
 _EXPIRY_BYTES = 5
@@ -12,7 +10,7 @@ _MARGIN_BYTES = 16
 """Kept free below a broker's announced maximum: brokers have been off by a few bytes (Mosquitto issues 3515, 3593)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Packet:
     """What is to be published. expiry_s: 0 for never.  born_s: loop time it was made at.
 
@@ -54,11 +52,9 @@ def arrived_bytes(topic: str, qos: int, properties: bytes, payload: bytes) -> in
     return 1 + varint_bytes(rest) + rest
 
 
-@lru_cache(maxsize=256)
 def payload_limit_bytes(packet_limit_bytes: int, topic: str, v5: bool) -> int:
     """Largest payload for which a packet with this topic, whatever its properties, stays below the limit."""
-    most = overhead_bytes(topic, 1, True, 1, v5, packet_limit_bytes)
-    return packet_limit_bytes - most - _MARGIN_BYTES
+    return packet_limit_bytes - overhead_bytes(topic, 1, True, 1, v5, packet_limit_bytes) - _MARGIN_BYTES
 
 
 def fits(packet: Packet, packet_limit_bytes: int, v5: bool) -> bool:

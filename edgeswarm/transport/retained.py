@@ -6,30 +6,10 @@ Each topic is written by one node alone, so after a division the truth about a t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from edgeswarm.transport.packet import Packet
-from edgeswarm.wire.topics import Parsed, parse
-
-UNREAD = object()
-
-
-@dataclass(eq=False, slots=True)
-class Parcel:
-    """A packet of `sender` on its way. parsed: its topic, None for one of nobody's.
-
-    content: what it says, once somebody has read it; it is read once for all who get it.
-    """
-
-    sender: str
-    packet: Packet
-    parsed: Parsed | None = field(init=False)
-    size_bytes: int = field(init=False)
-    content: Any = field(init=False, default=UNREAD)
-
-    def __post_init__(self) -> None:
-        self.parsed, self.size_bytes = parse(self.packet.topic), self.packet.size_bytes(True)
+from edgeswarm.transport.parcel import Parcel
 
 
 @dataclass(frozen=True, slots=True, eq=False)

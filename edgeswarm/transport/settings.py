@@ -59,6 +59,7 @@ class MqttSettings:
 
     urls: brokers, tried in turn.  site, node, task: this node's place in the topic tree; node "" makes an observer,
     which reads but has no presence, no last will and no session.
+    circle: the only nodes whose presence, prototypes and words to all are asked for; None for everybody's.
     keepalive_s: after silence the broker takes the link for dead within 1.5 times this, and so do we within twice.
     packet_limit_bytes: largest whole MQTT packet sent; the broker's announced maximum counts if it is smaller.
     receive_limit_bytes: largest packet accepted; an MQTT 5 broker is told, and withholds larger ones.
@@ -100,6 +101,7 @@ class MqttSettings:
     connack_timeout_s: float = 10.0
     duplicate_wait_s: float = 60.0
     protocol: str = "auto"
+    circle: frozenset[str] | None = None
 
     def addresses(self) -> tuple[Address, ...]:
         """The brokers. Raises ConfigError for an address we will not use, such as plain text to another machine."""

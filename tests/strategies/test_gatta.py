@@ -30,8 +30,8 @@ from edgeswarm.strategies.base import (
     finish,
 )
 from edgeswarm.strategies.body_average import BodyAverage
+from edgeswarm.strategies.exchange import model_number
 from edgeswarm.strategies.gatta import GATTA, places_of
-from edgeswarm.strategies.sharing import model_number
 from tests import zoo
 from tests.tiny_model import tiny
 

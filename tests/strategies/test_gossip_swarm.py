@@ -15,7 +15,7 @@ from edgeswarm.messages import Array, Digest, Presence, Prototypes
 from edgeswarm.sim.world import Stream, World
 from edgeswarm.strategies.base import Linked, Send, finish
 from edgeswarm.strategies.prototype_gossip import PrototypeGossip
-from edgeswarm.transport.memory import Weather
+from edgeswarm.transport.weather import Weather
 
 ROUGH = Weather(delay_s=(0.0, 1.5), loss=0.3, duplicate=0.3, reorder=True)
 

@@ -281,6 +281,33 @@ def test_a_liar_costs_little() -> None:
     assert worst(False) > 0.85
 
 
+def test_a_lie_about_one_class_teaches_nobody() -> None:
+    """bob alone knows class 3; cid knows class 1 and hardly takes some of 3 for it; eve says that all of 3 is 1."""
+    strategy = equipped(MultiHeadedDistillation(**KNOBS), tw.SCHEMA, model(), public=tw.PUBLIC)
+    state, _ = finish(strategy.step(strategy.init("ann", 1), Peers(0.0, ("bob", "cid", "eve"))), None)  # type: ignore[arg-type]
+    truth = cloud(1, range(4), 160)[1]
+    shares = {name: np.full((160, 1, 4), 0.25, np.float32) for name in ("bob", "cid", "eve")}
+    trust = {name: np.zeros(160, np.uint8) for name in shares}
+    third = truth == 3
+    for name, rows, label, sure, near in (
+        ("bob", third, 3, 0.8, 255), ("cid", truth == 1, 1, 0.9, 255), ("cid", third, 1, 0.9, 80),
+        ("eve", third, 1, 1.0, 255),
+    ):  # fmt: skip
+        shares[name][rows] = (1 - sure) / 3
+        shares[name][rows, 0, label], trust[name][rows] = sure, near
+    for name, p in shares.items():
+        said = Predictions(tw.SCHEMA, tw.PUBLIC.number, 1, 1, 4, np.arange(160, dtype=np.uint32), "float32", p,
+                           np.zeros((0, 0, 0), np.uint8), trust[name])  # fmt: skip
+        state, _ = finish(strategy.step(state, Received(1.0, name, said)), None)  # type: ignore[arg-type]
+
+    def taught(settings: Any, label: int) -> list[int]:
+        panel = settings.panel(state.lessons, "ann", strategy.graph(state), 1, 2.0, 3600.0)
+        return sorted(set(panel.taught("confident", np.flatnonzero(truth == label), (0,))[0][:, 0].argmax(axis=1)))
+
+    assert taught(strategy, 3) == [3] and taught(strategy, 1) == [1]
+    assert taught(replace(strategy, tested=False), 3) == [1], "whoever is surest would be believed"
+
+
 def test_a_node_without_neighbours_goes_on() -> None:
     swarm = Swarm({"ann": pair(MultiHeadedDistillation(**KNOBS, serve=1))["ann"]}).to(3)
     assert swarm.accuracy("ann", alone=True, classes=(0, 1)) > 0.9

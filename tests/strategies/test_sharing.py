@@ -29,7 +29,8 @@ from edgeswarm.strategies.base import (
     equipped,
     finish,
 )
-from edgeswarm.strategies.sharing import GONE_LIMIT, STRANGERS_LIMIT, Sharing
+from edgeswarm.strategies.exchange import GONE_LIMIT, STRANGERS_LIMIT
+from edgeswarm.strategies.sharing import Sharing
 from tests.tiny_model import tiny
 
 SCHEMA = 7
