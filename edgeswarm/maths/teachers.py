@@ -30,8 +30,9 @@ NEAR_ENOUGH = 0.7
 Measured with digits (1,000 own rows, 6,000 public ones): 94 to 100 % of these classes are right."""
 SURE = 0.5
 """Who is at least this sure of a row counts as one who knows its class."""
-HARDLY = 0.2
-"""Who is at least this sure of a class supports it."""
+BACKED = 1.5
+"""A contested claim counts at most so many times what another who knows the class says: those who were outbid have not
+said how sure they are by now."""
 CONTRADICTS = 0.3
 """Who is at least this sure of another class contradicts the surest."""
 KNOWING = 0.25
@@ -314,28 +315,30 @@ def tested(teacher: Teacher, sure: Array, own: Array, near: Near) -> Array:
 
 
 def agreement(claims: NDArray[np.int16], sure: Array, classes: int) -> Array:
-    """How far each claim is shared by those who know the class that it names: (sources, n, heads) in (0, 1].
+    """How far each claim counts beside those who know the class that it names: (sources, n, heads) in [0, 1].
 
     claims: (sources, n, heads), class.  sure: the same shape. A source knows a class if it is SURE of it on a KNOWING
-    part of an even share of the rows. If k know the class, and a claim it of this row HARDLY sure or more, the claim
-    counts (1 + a) / (1 + k): those who were outbid have not said how sure they are by now.
-    Who alone calls a row a class that others know well, too, yields to whoever alone knows another class there. Where
-    nobody contradicts the surest, all count in full.
+    part of an even share of the rows. Where somebody contradicts the surest, and others know the class that a claim
+    names, it counts at most as BACKED times the surest that one of those is of it: the second largest, which no single
+    liar can raise above what an honest node says. Whoever alone knows a class is believed there. Where nobody
+    contradicts, all count in full.
     """
     out = np.ones(sure.shape, np.float32)
-    _, rows, heads = sure.shape
+    sources, rows, heads = sure.shape
     least = max(1.0, KNOWING * rows / classes)
     for head in range(heads):
-        said, certain = claims[:, :, head], sure[:, :, head] >= SURE
-        first = np.take_along_axis(said, sure[:, :, head].argmax(axis=0)[None], axis=0)
-        contested = ((said != first) & (sure[:, :, head] >= CONTRADICTS)).any(axis=0)
-        for name in np.unique(said):
-            here = said == name
-            knows = here & certain
-            knowing = max(1, int((knows.sum(axis=1) >= least).sum()))
-            nearly = (here & (sure[:, :, head] >= HARDLY)).sum(axis=0)
-            shared = (1 + np.clip(nearly, 1, knowing)) / np.float32(1 + knowing)
-            out[:, :, head] = np.where(here & contested, shared, out[:, :, head])
+        said, voices = claims[:, :, head], sure[:, :, head]
+        first = np.take_along_axis(said, voices.argmax(axis=0)[None], axis=0)
+        contested = np.flatnonzero(((said != first) & (voices >= CONTRADICTS)).any(axis=0))
+        for name in np.unique(said[:, contested]):
+            knows = ((said == name) & (voices >= SURE)).sum(axis=1) >= least
+            here = said[:, contested] == name
+            backing = np.where(here & knows[:, None], voices[:, contested], 0)
+            surest = backing.argmax(axis=0) == np.arange(sources)[:, None]
+            others = np.where(surest, np.where(surest, 0, backing).max(axis=0), backing.max(axis=0))
+            known = knows.sum() > knows.astype(int)  # by another source than this one
+            counted = np.minimum(1, BACKED * others / np.maximum(voices[:, contested], 1e-6))
+            out[:, contested, head] = np.where(here & known[:, None], counted, out[:, contested, head])
     return out
 
 

@@ -38,10 +38,11 @@ from numpy.typing import NDArray
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "bench"), str(HERE)]
 
+import campaign
 import report
-from image_sets import FOLDER, images, scaled
+from image_sets import images, scaled
 from rounds import Rounds, Samples
-from tables import aligned, to_the_left
+from tables import Line, aligned, lines_table, missed
 
 from edgeswarm.export.build import build
 from edgeswarm.maths.graphs import Topology
@@ -248,17 +249,6 @@ def dealt(task: str, seed: int, folder: Path) -> tuple[list[Samples], list[Sampl
 # ---- what came out ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of the table. met: None where the line only asks for a report, or was not run."""
-
-    number: str
-    paper: str
-    line: str
-    ours: str
-    met: bool | None
-
-
 def mean(runs: Runs, task: str, arm: str, figure: str = "accuracy") -> float:
     """Over seeds; nan where it was not run."""
     got = [each[figure] for each in runs.get(task, {}).get(arm, []) if figure in each]
@@ -284,7 +274,7 @@ def mechanics(model: Model, folder: Path) -> Line:
     control, *others = [swarm.vectors() for swarm in swarms]
     same = all(np.array_equal(one, two) for other in others for one, two in zip(control, other, strict=True))
     ours = f"{'equals' if same else 'DIFFERS FROM'} the control bit for bit"
-    return Line("1", "section III (code)", "mix 1 equals the control", ours, same)
+    return Line("1 section III (code)", "mix 1 equals the control", ours, same)
 
 
 def faithful(runs: Runs) -> list[Line]:
@@ -310,20 +300,20 @@ def faithful(runs: Runs) -> list[Line]:
     }
     starts = [gap(f"{arm}, head start", arm, task) for arm in ("B", "A") for task in PAPER]
     return [
-        Line("2a", "beats full averaging (curves)", ">= +8, both tasks, decay 0.9", points(full), min(full) >= 8),
-        Line("2a", "beats full averaging (curves)", ">= +8, both tasks, decay 0.99", points(torchs), min(torchs) >= 8),
-        Line("2b", "beats local (curves)", ">= +1.5 random, >= +4 clustered", points(local),
+        Line("2a beats full averaging (curves)", ">= +8, both tasks, decay 0.9", points(full), min(full) >= 8),
+        Line("2a beats full averaging (curves)", ">= +8, both tasks, decay 0.99", points(torchs), min(torchs) >= 8),
+        Line("2b beats local (curves)", ">= +1.5 random, >= +4 clustered", points(local),
              local[0] >= 1.5 and local[1] >= 4),
-        Line("3", "attention finds the like", "overlap >= 1.1x random, >= 1.7x clustered",
+        Line("3 attention finds the like", "overlap >= 1.1x random, >= 1.7x clustered",
              f"B {seen[0]:.2f}x {seen[1]:.2f}x; A {seen_a[0]:.2f}x {seen_a[1]:.2f}x",
              seen[0] >= 1.1 and seen[1] >= 1.7),
-        Line("4", "no such control", "within 1 of body + private head, random", points([parity]), abs(parity) <= 1),
-        Line("5a", "skipping costs little", "<= 1 lost, random (B, eps_rel 0.5)", points([lost]), lost >= -1),
-        Line("5b", "saves traffic", "reported: head bytes, all bytes", "; ".join(
+        Line("4 no such control", "within 1 of body + private head, random", points([parity]), abs(parity) <= 1),
+        Line("5a skipping costs little", "<= 1 lost, random (B, eps_rel 0.5)", points([lost]), lost >= -1),
+        Line("5b saves traffic", "reported: head bytes, all bytes", "; ".join(
             f"{what} -{100 * got[0]:.1f} % random, -{100 * got[1]:.1f} % clustered"
             for what, got in (("heads", saved["head_bytes_received"]), ("all", saved["bytes"]))), None),
-        Line("5c", "-", "whole-link below head-only, clustered (A)", points([link]), link < 0),
-        Line("6", "N(0, 1) start", "difference to head start reported",
+        Line("5c whole links are worse", "whole-link below head-only, clustered (A)", points([link]), link < 0),
+        Line("6 N(0, 1) start", "difference to head start reported",
              f"B {points(starts[:2])}; A {points(starts[2:])}", None),
     ]  # fmt: skip
 
@@ -342,10 +332,10 @@ def beyond(runs: Runs) -> list[Line]:
         for task in tasks
     }
     return [
-        Line("7a", "-", "never more than 0.3 below the control", said, min(gaps.values()) >= -0.3),
-        Line("7b", "-", "above the control, clustered", points([gaps["clustered"]]), gaps["clustered"] > 0),
-        Line("7c", "-", "at least 4 times fewer bytes", f"{fewer:.1f} times", fewer >= 4),
-        Line("7d", "-", "never more than 0.3 below the control at int4", ", ".join(
+        Line("7a beyond", "never more than 0.3 below the control", said, min(gaps.values()) >= -0.3),
+        Line("7b beyond", "above the control, clustered", points([gaps["clustered"]]), gaps["clustered"] > 0),
+        Line("7c beyond", "at least 4 times fewer bytes", f"{fewer:.1f} times", fewer >= 4),
+        Line("7d beyond", "never more than 0.3 below the control at int4", ", ".join(
             f"{task} {value:+.1f} for {more:.2f} times its bytes" for task, (value, more) in equal.items()),
             min(value for value, _ in equal.values()) >= -0.3),
     ]  # fmt: skip
@@ -374,12 +364,7 @@ def show(runs: Runs, lines: list[Line]) -> None:
                 ]
             )
         print(f"\n{task}\n{aligned(rows)}")
-    words = {True: "met", False: "NOT MET", None: "-"}
-    table = [
-        ["", "paper", "line", "ours", ""],
-        *([each.number, each.paper, each.line, each.ours, words[each.met]] for each in lines),
-    ]
-    print(f"\n{to_the_left(table)}")
+    print(f"\n{lines_table(lines)}")
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------
@@ -388,41 +373,27 @@ def show(runs: Runs, lines: list[Line]) -> None:
 def main() -> int:
     """Runs everything that was asked for."""
     parser = report.parser(__doc__, "one seed, few arms, a short clustered task, no lines but 1 and 7")
-    parser.add_argument("--full", action="store_true", help="with CIFAR-10: half an hour more")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0, help="`least` was chosen on seeds 0 to 2")
-    parser.add_argument("--jobs", type=int, default=2, help="worker processes")
-    parser.add_argument("--data", type=Path, default=FOLDER, help="folder with mnist.npz (and cifar10_jpeg.npz)")
-    options = parser.parse_args()
-
-    from joblib import Parallel, delayed
-
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # worker processes import this file and those beside it
-    from gatta import run as one
-
+    options = campaign.options(parser, "with CIFAR-10: half an hour more", "`least` was chosen on seeds 0 to 2")
     if options.quick:
-        wanted = {"clustered": QUICK}
-        rounds, seeds = 20, 1
+        wanted, rounds = {"clustered": QUICK}, 20
     else:
-        wanted = {**{task: tuple(ARMS) for task in PAPER}, **dict.fromkeys(MORE, BESIDE)}
+        wanted, rounds = {**{task: tuple(ARMS) for task in PAPER}, **dict.fromkeys(MORE, BESIDE)}, 0
         wanted |= dict.fromkeys(FULL, FULL_ARMS) if options.full else {}
-        rounds, seeds = 0, options.seeds
     models = {
         "mlp": build("elu_networks:mlp", 10, shape=(784,)),
         **({"cnn": build("elu_networks:cnn", 10, shape=(3, 32, 32))} if options.full else {}),
     }
-    played = range(options.first_seed, options.first_seed + seeds)
-    jobs = [(task, arm, seed) for task, arms in wanted.items() for arm in arms for seed in played]
-    work = (delayed(one)(*job, options.data, models[TASKS[job[0]].network], rounds) for job in jobs)
+
+    def one(task: str, arm: str, seed: int) -> dict[str, Any]:
+        return run(task, arm, seed, options.data, models[TASKS[task].network], rounds)
+
+    jobs = [(task, arm, seed) for task, arms in wanted.items() for arm in arms for seed in campaign.seeds(options)]
     runs: Runs = {}
-    for (task, arm, seed), found in zip(jobs, Parallel(options.jobs, return_as="generator")(work), strict=True):
+    for (task, arm, _), found in campaign.played(one, jobs, options.jobs, lambda each: f"{each['accuracy']:.2f}"):
         runs.setdefault(task, {}).setdefault(arm, []).append(found)
-        said = f"{task}, {arm}, seed {seed}: {found['accuracy']:.2f} in {found['seconds']:.0f} s"
-        print(time.strftime("%H:%M:%S"), said, file=sys.stderr, flush=True)
     lines = [mechanics(models["mlp"], options.data), *([] if options.quick else faithful(runs)), *beyond(runs)]
     figures = {"runs": runs, "lines": [vars(line) for line in lines]}
-    missed = [f"line {line.number} ({line.line}): {line.ours}" for line in lines if line.met is False]
-    return report.end(options, figures, missed, lambda: show(runs, lines))
+    return report.end(options, figures, missed(lines), lambda: show(runs, lines))
 
 
 if __name__ == "__main__":

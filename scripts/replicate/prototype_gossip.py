@@ -38,8 +38,8 @@ import lone
 import product
 import simulated
 from figures import LAST_T, beyond_shortfalls, faithful_shortfalls, mean
+from gossip_tables import beyond_table, explanation_table, paper_table
 from streams import FOLDER, NAMES, make
-from tables import beyond_table, explanation_table, paper_table
 
 from edgeswarm.demo.broker import find_mosquitto, start_broker
 

@@ -21,7 +21,7 @@ from edgeswarm.models.file import Model
 from edgeswarm.models.public import PublicSet
 from edgeswarm.sim.world import Stream, World
 from edgeswarm.strategies.base import Batch, equipped
-from edgeswarm.transport.memory import CALM, Weather
+from edgeswarm.transport.weather import CALM, Weather
 
 Samples = tuple[NDArray[np.float32], NDArray[np.int64]]
 """x (n, d) and y (n,), positions in the model's labels."""

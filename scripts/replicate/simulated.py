@@ -16,7 +16,7 @@ from streams import arrivals, f1, make
 
 from edgeswarm.sim.world import Stream, World
 from edgeswarm.strategies.prototype_gossip_paper import PrototypeGossipPaper
-from edgeswarm.transport.memory import Weather
+from edgeswarm.transport.weather import Weather
 
 PROTOTYPE_BYTES = 105
 """What a prototype costs in the authors' accounting."""

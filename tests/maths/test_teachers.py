@@ -144,12 +144,36 @@ def test_a_class_that_others_know_is_not_taken_from_one_voice() -> None:
     sure = np.full((4, 20, 1), 0.1, np.float32)
     sure[0, :10], sure[1:3, 10:] = 0.8, 0.9
     sure[3, :10] = 0.99
-    shared = lore.agreement(claims, sure, 2)[:, :, 0]
-    assert (shared[0, :10] == 1).all() and (shared[3, :10] == np.float32(0.5)).all()
-    assert (shared[:, 10:] == 1).all(), "there nobody contradicts"
-    assert ((sure[:, :, 0] * shared).argmax(axis=0)[:10] == 0).all()
-    sure[1:3, :10] = 0.3  # two who know the class take these rows for it, too
-    assert (lore.agreement(claims, sure, 2)[3, :10, 0] == 1).all()
+
+    def counts() -> Any:
+        return (sure * lore.agreement(claims, sure, 2))[:, :, 0]
+
+    assert np.allclose(counts()[0, :10], 0.8) and np.allclose(counts()[3, :10], lore.BACKED * 0.1)
+    assert (counts()[:, 10:] == sure[:, 10:, 0]).all(), "there nobody contradicts"
+    sure[1:3, :10] = 0.3  # those who know class 1 take these rows for it, but hardly: the usual confusion of strangers
+    assert (counts().argmax(axis=0)[:10] == 0).all(), "and whoever knows class 0 is believed"
+    assert np.allclose(counts()[3, :10], lore.BACKED * 0.3)
+    sure[1, :10] = 0.9
+    assert (counts()[:, :10] == sure[:, :10, 0]).all(), "another who knows the class is as sure"
+    assert (counts().argmax(axis=0)[:10] == 3).all()
+
+
+def test_one_voice_cannot_raise_another_nor_itself() -> None:
+    """However sure one source is, a contested claim of a class that others know counts as the others let it."""
+    rng = np.random.default_rng(5)
+    claims = rng.integers(0, 3, (5, 60, 2)).astype(np.int16)
+    sure = rng.random((5, 60, 2)).astype(np.float32)
+    claims[1:3, :20], sure[1:3, :20] = 1, 0.9  # so that class 1 is known by two others
+    claims[0, 20:], claims[1, 20:] = 1, 0
+    sure[1, 20:] = 0.4
+    for loud in (0.6, 0.8, 0.99):
+        sure[0] = loud
+        counted = sure * lore.agreement(claims, sure, 3)
+        assert ((counted >= 0) & (counted <= sure)).all()
+        honest = np.where(claims[1:] == 1, sure[1:], 0).max(axis=0)
+        assert (counted[0, 20:] <= lore.BACKED * honest[20:] + 1e-6).all(), loud
+    again = lore.agreement(claims[::-1], sure[::-1], 3)[::-1]
+    assert np.array_equal(again, lore.agreement(claims, sure, 3)), "the order of sources changes nothing"
 
 
 def test_claims_are_the_likeliest_class_in_any_encoding() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import gossip_tables
 import lone
 import numpy as np
 import product
 import pytest
 import simulated
 import streams
-import tables
 
 from edgeswarm.demo.broker import find_mosquitto, start_broker
 
@@ -143,7 +143,7 @@ def faithful() -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 def test_published_figures_are_faithful_to_themselves() -> None:
     assert figures.faithful_shortfalls(faithful()) == []
-    assert "as published" in tables.paper_table(faithful())
+    assert "as published" in gossip_tables.paper_table(faithful())
 
 
 def test_each_broken_promise_is_named() -> None:
@@ -172,8 +172,8 @@ def test_the_product_is_held_to_its_promises() -> None:
 
 
 def test_the_table_says_who_wins() -> None:
-    assert "wins over kNN" in tables.beyond_table(beyond(0.85, 1))
-    assert "LOSES to kNN" in tables.beyond_table(beyond(0.83, 1))
+    assert "wins over kNN" in gossip_tables.beyond_table(beyond(0.85, 1))
+    assert "LOSES to kNN" in gossip_tables.beyond_table(beyond(0.83, 1))
 
 
 # ---- options --------------------------------------------------------------------------------------------------------

@@ -13,10 +13,16 @@ def test_the_aimed_liar_lies_about_a_class_that_few_others_know_and_knows_nothin
     mix[0, [0, 1]], mix[1, [1, 2]], mix[2, [0, 1]] = 0.5, 0.5, 0.5
     assert mhd.rare(mix, 0) == 0, "2 is known by one, 0 by one but the liar; 3 by nobody"
     assert mhd.rare(mix, 2) == 0 and mhd.rare(mix, 1) == 0
-    y = np.array([2, 9, 3])
-    crude, aimed = mhd.told_lies(y), mhd.told_lies(y, 9)
-    assert crude.argmax(axis=1).tolist() == [3, 0, 4] and crude.max(axis=1).tolist() == [1, 1, 1]
-    assert (aimed[[0, 2]] == np.float32(0.1)).all() and aimed[1].argmax() == 0 and aimed[1, 0] == 1
+
+
+def test_every_kind_of_liar_lies_where_it_should() -> None:
+    y, own = np.array([2, 9, 3]), np.arange(10) == 3
+    lies = {kind: mhd.told_lies(kind, y, 9, own) for kind in mhd.LIARS}
+    assert all(each.shape == (3, 10) and each[1, 0] == 1 for each in lies.values()), "9 is called 0 by all of them"
+    assert lies["next"].argmax(axis=1).tolist() == [3, 0, 4] and (lies["next"].max(axis=1) == 1).all()
+    assert (lies["one class"][:, 0] == 1).all()
+    assert (lies["aimed"][[0, 2]] == np.float32(0.1)).all() and not lies["turncoat"][[0, 2]].any()
+    assert lies["own honest"][0, 3] == 1 and not lies["own honest"][2].any()
 
 
 def invented(**shared: float) -> Any:
@@ -30,14 +36,16 @@ def invented(**shared: float) -> Any:
 
 
 def unmet(lines: list[Any]) -> set[str]:
-    return {line.line for line in lines if line.met is False}
+    return {line.wanted for line in lines if line.met is False}
 
 
-def test_the_worse_of_both_liars_counts() -> None:
-    lies = {f"the worse liar costs <= 2, rank 1, against {what}" for what in ("silence", "honesty")}
-    assert not lies & unmet(mhd.lines_of(invented()))
-    for liar in mhd.LIARS:
-        assert lies <= unmet(mhd.lines_of(invented(**{liar: 85.9})))
+def test_each_liar_is_judged_by_a_line_of_its_own() -> None:
+    lies = {liar: f"{liar}: costs <= 2, rank 1" for liar in mhd.LIARS}
+    assert set(lies.values()) <= {line.wanted for line in mhd.lines_of(invented())}
+    assert not set(lies.values()) & unmet(mhd.lines_of(invented()))
+    for liar, line in lies.items():
+        assert unmet(mhd.lines_of(invented(**{f"ours, {liar}": 85.9}))) & set(lies.values()) == {line}
+    assert not unmet(mhd.lines_of(invented(**{"ours, silent": 80.0}))) & set(lies.values())
 
 
 def test_cifar_is_judged_by_lines() -> None:

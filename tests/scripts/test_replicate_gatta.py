@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
+import campaign
 import gatta
 import image_sets
 import numpy as np
 import pytest
+import tables
 import tracking_arms
 
 from tests.tiny_model import tiny
@@ -104,7 +108,7 @@ def invented(**accuracies: float) -> Any:
 
 
 def unmet(runs: Any) -> set[str]:
-    return {line.number for line in [*gatta.faithful(runs), *gatta.beyond(runs)] if line.met is False}
+    return {line.claim.split()[0] for line in [*gatta.faithful(runs), *gatta.beyond(runs)] if line.met is False}
 
 
 def test_lines_are_met_and_missed() -> None:
@@ -135,6 +139,33 @@ def test_the_table_prints(capsys: pytest.CaptureFixture[str]) -> None:
     gatta.show(runs, [*gatta.faithful(runs), *gatta.beyond(runs)])
     printed = capsys.readouterr().out
     assert "NOT MET" in printed and "clustered -1.0" in printed and "10.0 times" in printed
+
+
+def test_what_is_missed_is_named_and_what_is_open_is_not() -> None:
+    lines = [
+        tables.Line("  claim", ">= 1", "0.5", False),
+        tables.Line("b", "x", "y", None),
+        tables.Line("c", "x", "y", True),
+    ]
+    assert tables.missed(lines) == ["claim (>= 1): 0.5"]
+    said = tables.lines_table(lines).splitlines()
+    assert [row.split()[-1] for row in said[1:]] == ["MET", "-", "met"] and "0.5   NOT MET" in said[1]
+
+
+@pytest.mark.parametrize(("words", "seeds"), [("--seeds 2 --first-seed 5", range(5, 7)), ("--quick", range(1))])
+def test_seeds_of_a_campaign(monkeypatch: pytest.MonkeyPatch, words: str, seeds: range) -> None:
+    monkeypatch.setattr(sys, "argv", ["script", *words.split()])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    assert campaign.seeds(campaign.options(parser, "more", "chosen on seed 0")) == seeds
+
+
+def test_a_campaign_says_what_it_found_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("joblib", reason="runs go side by side through joblib")
+    jobs = [("a", 0), ("b", 1)]
+    found = list(campaign.played(lambda arm, seed: {"seconds": 2.0, "of": arm * 2}, jobs, 1, lambda each: each["of"]))
+    assert [(job, each["of"]) for job, each in found] == [(("a", 0), "aa"), (("b", 1), "bb")]
+    assert "2/2 b, seed 1: bb in 2 s" in capsys.readouterr().err
 
 
 def test_jpeg_images_that_lie_end_to_end_are_opened(tmp_path: Path) -> None:
