@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgeswarm"
 ORDER = [
-    "errors", "messages", "wire", "maths", "models", "backends", "export", "strategies",
+    "errors", "values", "messages", "wire", "maths", "models", "backends", "export", "strategies",
     "transport", "agent", "sim", "demo", "cli", "__main__",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

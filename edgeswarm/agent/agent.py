@@ -107,14 +107,15 @@ class Agent(Generic[S]):
         """Take what follows from an earlier event, as `steps` does; after `load` that is where it had got to."""
         while self._follow:
             self.taking = current = self._follow.popleft()
-            if isinstance(current, Woke) and self._alarms.get(current.name) != current.at:
+            woke = current if isinstance(current, Woke) else None
+            if woke and self._alarms.get(woke.name) != woke.at:
                 continue  # replaced by a later Wake of the same name
-            self._told = self._told or self._seen(current)
+            self._told = self._told or (self._seen(woke) if woke else current)
             self.state, actions = yield from self.strategy.step(self.state, self._told)
             self._told = None
-            if isinstance(current, Woke):  # kept until here, so that a step that failed can be tried again
-                self._alarms.pop(current.name, None)
-            if isinstance(current, Peers) and len(self.link_notes) + len(self.ages) > LINKS_LIMIT:
+            if woke:  # kept until here, so that a step that failed can be tried again
+                self._alarms.pop(woke.name, None)
+            elif isinstance(current, Peers) and len(self.link_notes) + len(self.ages) > LINKS_LIMIT:
                 self._drop_links(frozenset(current.names))
             self.perform(actions)
         self.taking = None
@@ -123,21 +124,21 @@ class Agent(Generic[S]):
         """Carry out what a strategy wants."""
         for action in actions:
             match action:
-                case Note(name, value, peer):
-                    self._note(name, value, peer)
-                case Send(to, message):
-                    self._send(to, message)
-                case Wake(at, name):
-                    self._alarms[name] = at
-                    self._clock.call_at(at, self._deliver, Woke(at, name))
+                case Note():
+                    self._note(action.name, action.value, action.peer)
+                case Send():
+                    self._send(action.to, action.message)
+                case Wake():
+                    self._alarms[action.name] = action.at
+                    self._clock.call_at(action.at, self._deliver, Woke(action.at, action.name))
                 case Tested():
                     self.score.count(action)
                     self.notes.update(self.score.notes())
                     self._tested(action)
                 case Decision():
                     self._decided(action)
-                case Listen(to):
-                    self._transport.listen(to)
+                case Listen():
+                    self._transport.listen(action.to)
 
     def _note(self, name: str, value: float, peer: str) -> None:
         if not peer:
@@ -149,12 +150,11 @@ class Agent(Generic[S]):
         else:
             self.link_notes.setdefault(peer, {})[name] = value
 
-    def _seen(self, event: Event) -> Event:
-        """The event as the strategy is told of it. A wake-up that was slept through, or waited for long arithmetic,
-        says when it really is: else a node would make up for all the rounds it missed, one after another."""
-        if isinstance(event, Woke) and self._clock.now() - event.at > LATE_S:
-            return Woke(self._clock.now(), event.name)
-        return event
+    def _seen(self, event: Woke) -> Woke:
+        """The wake-up as the strategy is told of it. One that was slept through, or waited for long arithmetic, says
+        when it really is: else a node would make up for all the rounds it missed, one after another."""
+        now = self._clock.now()
+        return Woke(now, event.name) if now - event.at > LATE_S else event
 
     def _send(self, to: str, message: Message) -> None:
         size_bytes = self._transport.send(to, message)

@@ -52,6 +52,17 @@ def topology(graph: GraphConfig, node: str = "") -> Topology | None:
     return made
 
 
+def circle(rule: Topology | None, node: str) -> frozenset[str] | None:
+    """Whose presence and words to all concern `node`: those it hears and those that hear it. None for everybody's:
+    where the graph is of whoever is present, or so dense that asking for each costs more than it saves.
+    """
+    if rule is None or not rule.names:
+        return None
+    graph = rule.graph(node, ())
+    near = frozenset(graph.neighbours(node)) | frozenset(graph.listeners(node))
+    return near if 2 * len(near) < len(graph.names) else None
+
+
 def read_edges(path: Path) -> tuple[Edge, ...]:
     """(name, name, quality) from lines "a b" or "a b 0.8"; what follows # is a remark. Quality: 1 where none is given.
 

@@ -8,14 +8,15 @@ wills, must not keep the dead alive: a peer that was silent for too long is take
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgeswarm.messages import Presence
+from edgeswarm.values import value
 
 ABSENT = frozenset({"lost", "disconnected", "gone"})
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Peer:
     """The newest presence of a peer, when anything was last heard from it, and whether that is too long ago."""
 
@@ -70,8 +71,8 @@ class PeerTable:
         peer = self._peers.get(name)
         if peer is None:
             return False
-        self._peers[name] = Peer(peer.presence, at)
-        back = not peer.present and self._peers[name].present
+        self._peers[name] = heard = Peer(peer.presence, at)
+        back = peer.silent and heard.present
         self._revived |= back
         return back
 

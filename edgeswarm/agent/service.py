@@ -18,7 +18,7 @@ import secrets
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeswarm.agent.agent import Agent
@@ -29,6 +29,7 @@ from edgeswarm.agent.config import build_strategy
 from edgeswarm.agent.encoder import Preparation
 from edgeswarm.agent.equipment import PROBES, described, equip, needed
 from edgeswarm.agent.evaluation import hold_out
+from edgeswarm.agent.graph import circle
 from edgeswarm.agent.hearing import Hearing
 from edgeswarm.agent.heat import Verdict
 from edgeswarm.agent.inbox import Inbox
@@ -112,7 +113,8 @@ class Service:
                 most=self._equipment.size or 0,
             )
             rng = random.Random(secrets.randbits(64))
-            self._transport = transport = MqttTransport(mqtt_settings(config), self._hearing, rng)
+            settings = replace(mqtt_settings(config), circle=circle(self._equipment.topology, config.node))
+            self._transport = transport = MqttTransport(settings, self._hearing, rng)
         except BaseException:
             memory.close()
             raise

@@ -7,7 +7,6 @@ vectors and these requests; layers are known to backends alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 from edgeswarm.maths.optimisers import Moments, Optimiser
 from edgeswarm.messages import Array
 from edgeswarm.models.file import Model
+from edgeswarm.values import value
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Cluster:
     """Weighted per-class k-means of a prototype set. The answer is what `maths.clustering.kmeans_merge` returns.
 
@@ -34,7 +34,7 @@ class Cluster:
     seed: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Divergence:
     """Distance between two weighted labelled sets with its noise floor; answer: `maths.divergence.Verdict`.
 
@@ -47,7 +47,7 @@ class Divergence:
     seed: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Linkage:
     """The paper's DBSCAN of a prototype set. The answer is what `maths.clustering.dbscan_merge` returns.
 
@@ -61,7 +61,7 @@ class Linkage:
     high: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class PaperDistance:
     """The paper's Jensen-Shannon distance of two labelled sets; answer: a float in [0, 1]. See `maths.kde`.
 
@@ -79,7 +79,7 @@ class PaperDistance:
 # `ModelCard`. Rows of samples are x (n, ...) or (n, d): a backend brings them to the card's shape.
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Gradient:
     """Gradient of one of the model's losses; the answer is `Slope`.
 
@@ -92,7 +92,7 @@ class Gradient:
     inputs: Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class LocalEpoch:
     """Steps of an optimiser over a node's own rows; the answer is `Trained`.
 
@@ -111,7 +111,7 @@ class LocalEpoch:
     proximal: tuple[float, Array] | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Embed:
     """Embeddings of samples; the answer is an array (n, card.embedding) float32. params None: those of the file."""
 
@@ -120,7 +120,7 @@ class Embed:
     params: Array | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Predict:
     """All outputs of the forward graph; the answer maps "logits", "embedding", "aux" to arrays, rows first."""
 
@@ -129,7 +129,7 @@ class Predict:
     params: Array | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Evaluate:
     """How well the model does on labelled rows; the answer is `Evaluation`. y: (n,) int64, positions in card.labels.
 
@@ -143,7 +143,7 @@ class Evaluate:
     head: int = -1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Slope:
     """gradient: (p,) float32.  loss: the loss itself.  outputs: by name, e.g. "logits"."""
 
@@ -152,7 +152,7 @@ class Slope:
     outputs: Mapping[str, Array]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Trained:
     """params (p,), the optimiser's moments, and the loss of each step (steps,), before that step."""
 
@@ -161,7 +161,7 @@ class Trained:
     losses: Array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(frozen=True, slots=True, eq=False)
 class Evaluation:
     """rows, right, and loss (mean cross-entropy) of labelled rows; per class: (classes,) counts of rows and of right
     answers. An empty set gives zeros."""

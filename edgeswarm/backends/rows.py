@@ -230,9 +230,9 @@ def evaluation(card: ModelCard, logits: NDArray[Any], y: NDArray[np.int64]) -> E
         none = np.zeros(classes, np.int64)
         return Evaluation(0, 0, 0.0, none, none.copy())
     with np.errstate(all="ignore"):
-        wide = logits.astype(np.float64)
-        wide -= wide.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(y)), y]
+        wide = np.ascontiguousarray(logits.T, np.float64)  # by class: several times faster where there are few
+        wide -= wide.max(axis=0)
+        losses = np.log(np.exp(wide).sum(axis=0)) - wide[y, np.arange(len(y))]
     hits = logits.argmax(axis=1) == y
     return Evaluation(
         rows=len(y),

@@ -11,7 +11,6 @@ How many agents share a call is bounded by memory; when memory runs out all the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeswarm.backends import rows
-from edgeswarm.backends.answering import FORWARD, head_outputs, slope_of
+from edgeswarm.backends.answering import FORWARD, slope_of
 from edgeswarm.backends.base import Embed, Evaluate, Gradient, LocalEpoch, Predict, Request, Slope, Trained
 from edgeswarm.backends.torch import TorchBackend, array, memory_guard
 from edgeswarm.backends.training import moments_of, run
@@ -28,7 +27,6 @@ from edgeswarm.errors import OutOfMemory
 from edgeswarm.maths.optimisers import Moments
 from edgeswarm.models.card import LossSpec, ModelCard
 from edgeswarm.models.file import Model
-from edgeswarm.models.reference import forward_outputs
 
 COPIES = 6
 """Vectors like params that a step holds per agent: parameters, gradient, moments, and the update's temporaries."""
@@ -38,90 +36,87 @@ LEAST = 2
 """Agents below which one by one is no slower."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What requests of one group have in common, and what one of them takes. together: answers for all of them."""
-
-    key: tuple[Any, ...]
-    bytes_each: int
-    together: Callable[[TorchBackend, Sequence[Any]], list[Any]]
-
-
 def grouped(backend: TorchBackend, requests: Sequence[Request]) -> list[Any]:
     """Answers in the order of the requests. Raises what `backend.answer` raises, for the first that cannot be."""
     answers: list[Any] = [None] * len(requests)
-    groups: dict[tuple[Any, ...], tuple[Kind, list[int]]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for at, request in enumerate(requests):
-        kind = kind_of(backend, request)
-        if kind is None:
-            answers[at] = backend.answer(request)
-        else:
-            groups.setdefault(kind.key, (kind, []))[1].append(at)
-    for kind, members in groups.values():
-        most = max(1, backend.group_bytes() // max(1, kind.bytes_each))
+        groups.setdefault(_kind(request) or (at,), []).append(at)
+    for members in groups.values():
+        each = bytes_each(backend, requests[members[0]])
+        most = 1 if each is None else max(1, backend.group_bytes() // max(1, each))
         for start in range(0, len(members), most):
             part = members[start : start + most]
-            for at, answer in zip(part, _halving(backend, kind, [requests[at] for at in part]), strict=True):
+            for at, answer in zip(part, _halving(backend, [requests[at] for at in part]), strict=True):
                 answers[at] = answer
     return answers
 
 
-def _halving(backend: TorchBackend, kind: Kind, requests: Sequence[Request]) -> list[Any]:
-    """Answers, in smaller groups where memory does not suffice."""
+def _halving(backend: TorchBackend, requests: Sequence[Any]) -> list[Any]:
+    """Answers to requests of one kind, in smaller groups where memory does not suffice."""
     if len(requests) < LEAST:
         return [backend.answer(request) for request in requests]
+    together: Callable[[TorchBackend, Sequence[Any]], list[Any]] = forward_together
+    if isinstance(requests[0], (Gradient, LocalEpoch)):
+        together = gradients_together if isinstance(requests[0], Gradient) else train_together
     try:
         with memory_guard("for a group"):
-            return kind.together(backend, requests)
+            return together(backend, requests)
     except (OutOfMemory, MemoryError):
         if backend.device.type == "cuda":
             torch.cuda.empty_cache()
         half = len(requests) // 2
-        return [*_halving(backend, kind, requests[:half]), *_halving(backend, kind, requests[half:])]
+        return [*_halving(backend, requests[:half]), *_halving(backend, requests[half:])]
 
 
-def kind_of(backend: TorchBackend, request: Request) -> Kind | None:
-    """The group a request belongs to, None when it is answered by itself.
+def _kind(request: Request) -> tuple[Any, ...]:
+    """What requests of one group have in common; () for one that is answered by itself."""
+    if isinstance(request, LocalEpoch):
+        shapes = tuple(sorted([(group, np.shape(picks)) for group, picks in request.picks.items()]))
+        widths = tuple([(name, np.shape(rows)[1:]) for name, rows in request.data.items()])
+        step = 0 if request.optimiser.steady else request.moments.step
+        mu = None if request.proximal is None else float(request.proximal[0])
+        return LocalEpoch, request.model, request.loss, request.optimiser, step, shapes, widths, mu
+    if isinstance(request, Gradient):
+        shapes = tuple(sorted([(name, np.shape(rows)) for name, rows in request.inputs.items()]))
+        return Gradient, request.model, request.loss, shapes
+    if isinstance(request, (Embed, Predict, Evaluate)) and request.params is not None:
+        head = request.head if isinstance(request, Evaluate) else -1
+        return type(request), request.model, len(request.x), head
+    return ()
+
+
+def bytes_each(backend: TorchBackend, request: Request) -> int | None:
+    """What a request takes in a call for many; None: it is answered by itself.
 
     Raises ModelError: unknown model or loss, or rows that do not fit.
     """
     if not isinstance(request, (Gradient, LocalEpoch, Embed, Predict, Evaluate)) or request.params is None:
         return None
     model = backend.model(request.model)
-    graph = f"{request.loss}.loss" if isinstance(request, (Gradient, LocalEpoch)) else FORWARD
+    graph = FORWARD
     if isinstance(request, (Gradient, LocalEpoch)):
         rows.loss_of(model.card, request.loss)
+        graph = f"{request.loss}.loss"
     if not model.card.size or not backend.program(model, graph, True).pays:
         return None
-    vector = COPIES * 4 * model.card.size
+    vector = 4 * model.card.size
     if isinstance(request, Gradient):
         inputs = rows.loss_inputs(model.card, request.loss, request.inputs)
-        shapes = tuple(value.shape for value in inputs.values())
         count = sum({tensor.group: len(inputs[tensor.name]) for tensor in _spec(model, request).inputs}.values())
-        return Kind(
-            ("gradient", request.model, request.loss, shapes), vector + _activations(model, count), gradients_together
-        )
+        return COPIES * vector + _activations(model, count)
     if isinstance(request, LocalEpoch):
-        shapes = tuple(sorted([(group, np.shape(picks)) for group, picks in request.picks.items()]))
-        widths = tuple([(name, np.shape(value)[1:]) for name, value in request.data.items()])
-        mu = None if request.proximal is None else float(request.proximal[0])
-        key = ("epoch", request.model, request.loss, request.optimiser, request.moments.step, shapes, widths, mu)
-        count = sum(shape[-1] for _, shape in shapes if shape)
-        return Kind(key, vector + _activations(model, count) + _bytes(request), train_together)
-    count = len(request.x)
-    head = request.head if isinstance(request, Evaluate) else -1
-    wanted = head_outputs(model.card, head) if isinstance(request, Evaluate) else (
-        ("embedding",) if isinstance(request, Embed) else tuple(forward_outputs(model.card))
-    )  # fmt: skip
-    each = 4 * model.card.size + model.card.activation_bytes * min(count, rows.CHUNK_ROWS)
-    return Kind(("forward", request.model, wanted, count), each, forward_together)
+        count = sum(sum(np.shape(picks)[-1:]) for picks in request.picks.values())
+        data = sum(int(np.asarray(value).nbytes) for value in request.data.values())
+        return COPIES * vector + _activations(model, count) + data
+    return vector + model.card.activation_bytes * min(len(request.x), rows.CHUNK_ROWS)
 
 
 def gradients_together(backend: TorchBackend, requests: Sequence[Gradient]) -> list[Slope]:
     """Answers to Gradient requests that are alike in model, loss and shapes."""
     model, loss = backend.model(requests[0].model), requests[0].loss
     inputs = [rows.loss_inputs(model.card, loss, request.inputs) for request in requests]
-    params = backend.tensor(np.stack([rows.vector(model.card, request.params) for request in requests]))
+    params = backend.tensor(_stacked([rows.vector(model.card, request.params) for request in requests]))
     stacked = {name: backend.tensor(np.stack([given[name] for given in inputs])) for name in inputs[0]}
     gradients, found = slopes(backend, model, loss, params, stacked)
     outputs = model.card.losses[loss].outputs
@@ -130,7 +125,7 @@ def gradients_together(backend: TorchBackend, requests: Sequence[Gradient]) -> l
 
 
 def train_together(backend: TorchBackend, requests: Sequence[LocalEpoch]) -> list[Trained]:
-    """Answers to LocalEpoch requests alike in model, loss, optimiser, steps done, and shape of picks.
+    """Answers to LocalEpoch requests alike in model, loss, optimiser, steps done where they matter, and shape of picks.
 
     Parameters and moments stay on the device as (agents, p). Raises ModelError for all, when one diverges.
     """
@@ -138,10 +133,10 @@ def train_together(backend: TorchBackend, requests: Sequence[LocalEpoch]) -> lis
     model = backend.model(first.model)
     card, spec = model.card, _spec(model, first)
     data = EpochRows(backend, card, spec, requests)
-    params = backend.tensor(np.stack([rows.vector(card, request.params) for request in requests]))
+    params = backend.tensor(_stacked([rows.vector(card, request.params) for request in requests]))
     moments = [moments_of(card, request) for request in requests]
     slots = tuple(
-        backend.tensor(np.stack([each.slots[slot] for each in moments])) for slot in range(len(moments[0].slots))
+        backend.tensor(_stacked([each.slots[slot] for each in moments])) for slot in range(len(moments[0].slots))
     )
     proximal: tuple[float, Tensor] | None = None
     if first.proximal is not None:
@@ -158,10 +153,10 @@ def train_together(backend: TorchBackend, requests: Sequence[LocalEpoch]) -> lis
     )
     vectors = trained.cpu().numpy()
     kept = [slot.cpu().numpy() for slot in after.slots]
-    history = torch.stack(losses).cpu().numpy() if losses else np.zeros((0, len(requests)), np.float32)
+    history = torch.stack(losses, 1).cpu().numpy() if losses else np.zeros((len(requests), 0), np.float32)
     return [
-        Trained(vectors[at].copy(), Moments(after.step, tuple(slot[at].copy() for slot in kept)), history[:, at].copy())
-        for at in range(len(requests))
+        Trained(vector.copy(), Moments(each.step + data.steps, tuple([slot.copy() for slot in own])), loss.copy())
+        for each, vector, loss, *own in zip(moments, vectors, history, *kept, strict=True)
     ]
 
 
@@ -169,7 +164,7 @@ def forward_together(backend: TorchBackend, requests: Sequence[Embed | Predict |
     """Answers to forward requests of one kind of outputs, one model and one number of rows."""
     card = backend.model(requests[0].model).card
     program = backend.program(backend.model(requests[0].model), FORWARD, True)
-    params = backend.tensor(np.stack([rows.vector(card, request.params) for request in requests]))
+    params = backend.tensor(_stacked([rows.vector(card, request.params) for request in requests]))
     shared = all(request.x is requests[0].x for request in requests)  # one test set, as a rule
     each = [rows.samples(card, request.x) for request in (requests[:1] if shared else requests)]
 
@@ -221,7 +216,7 @@ class EpochRows:
     """Rows of all agents on the device once, and the batches (agents, batch, ...) of each step."""
 
     def __init__(self, backend: TorchBackend, card: ModelCard, spec: LossSpec, requests: Sequence[LocalEpoch]) -> None:
-        """Requests are alike as `kind_of` says, so the first is checked for all of them, and all their numbers at once.
+        """Requests are of one `_kind`, so the first is checked for all of them, and all their numbers at once.
 
         Raises ModelError as `rows.epoch_rows`.
         """
@@ -280,13 +275,14 @@ def _joined(given: Sequence[list[NDArray[Any]]]) -> tuple[list[NDArray[Any]], ND
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)], starts, counts
 
 
+def _stacked(vectors: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Vectors (p,) of one type as (agents, p); `numpy.stack` takes three times as long for short ones."""
+    return np.concatenate(vectors).reshape(len(vectors), -1)
+
+
 def _spec(model: Model, request: Gradient | LocalEpoch) -> LossSpec:
     return rows.loss_of(model.card, request.loss)
 
 
 def _activations(model: Model, count: int) -> int:
     return KEPT * model.card.activation_bytes * count
-
-
-def _bytes(request: LocalEpoch) -> int:
-    return sum(int(np.asarray(value).nbytes) for value in request.data.values())

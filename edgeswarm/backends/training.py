@@ -107,7 +107,7 @@ def moments_of(card: ModelCard, request: LocalEpoch, dtype: DTypeLike = np.float
             f"moments of {len(slots)} slots do not fit {request.optimiser.kind} with {wanted} slots of {card.size} "
             "numbers: start the optimiser anew with `init`"
         )
-    return Moments(request.moments.step, tuple(np.ascontiguousarray(slot, dtype=dtype) for slot in slots))
+    return Moments(request.moments.step, tuple([np.ascontiguousarray(slot, dtype=dtype) for slot in slots]))
 
 
 def finite(values: Any) -> bool:

@@ -58,10 +58,12 @@ def command(
     come of it. Knobs (--set strategy.rate=0.05) are for every method that has them; the other keys, and what --config
     may say, are those of `edgeswarm simulate`. Ctrl-C lets the runs under way end.
     """
+    from edgeswarm.errors import ConfigError
     from edgeswarm.sim.compare import budgets, cells, chosen, compare
     from edgeswarm.sim.scenario import load
+    from edgeswarm.sim.sweep import common_fault
 
-    said = parsed(settings)
+    said = {"report.every_s": "0.01"} | parsed(settings)  # any that suits: `cells` sets it for each run
     said |= {_SHORT[name]: str(value) for name, value in short.items() if value is not None}
     knobs = {key.removeprefix("strategy."): said.pop(key) for key in list(said) if key.startswith("strategy.")}
     if "name" in knobs:
@@ -74,6 +76,8 @@ def command(
             wanted, folder, jobs or -1, backend, stop=lambda: bool(asked),
             progress=lambda done, of, cell: output.say(f"{done} of {of}: {cell.scenario.strategy.name}"),
         )  # fmt: skip
+    if not any(curve.runs for curve in curves) and (why := common_fault(curve.failed for curve in curves)):
+        raise ConfigError(why)
     amounts = tuple(sorted(cuts)) or budgets(curves)
     pictures = _drawn(curves, _title(scenario, seeds), exam, folder)
     if json_wanted:
@@ -122,7 +126,7 @@ def _data(
 
 
 def _print(curves: Sequence[Curve], amounts: Sequence[float], exam: str, pictures: Sequence[str]) -> None:
-    from edgeswarm.sim.compare import by_bytes, by_time
+    from edgeswarm.sim.compare import by_bytes, by_time, sentences
 
     what = "classes as each device sees them" if exam == "own" else "all classes alike"
     for title, (heads, rows) in (
@@ -133,6 +137,8 @@ def _print(curves: Sequence[Curve], amounts: Sequence[float], exam: str, picture
             click.secho(title, bold=True)
             output.table(heads, rows, heads[2:])
             click.echo()
+    for line in sentences(curves):
+        click.echo(f"note: {line}")
     for curve in curves:
         for why in curve.failed:
             click.echo(f"{curve.method} could not be played: {why}")

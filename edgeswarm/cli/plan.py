@@ -44,6 +44,10 @@ GOALS = ("common", "own")
 @click.option("--goal", type=click.Choice(GOALS), default="common", show_default=True,
               help="Every device knows all classes alike, or those it sees, as often as it sees them.")  # fmt: skip
 @click.option("--no-simulation", is_flag=True, help="Formulas alone.")
+@click.option("--model-out", metavar="FILE", type=click.Path(path_type=Path),
+              help="Keep the perceptron made for the data: the file for every device's [model] path.")  # fmt: skip
+@click.option("--write", "target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+              help="Keep what is recommended as sections of a device's config.")  # fmt: skip
 @backend_option
 @options.as_json
 @options.common
@@ -51,15 +55,16 @@ def command(
     config_file: Path | None, settings: tuple[str, ...], nodes: int | None, data: Path | None, label: str,
     features: int | None, classes: int | None, model: Path | None, boards: tuple[str, ...], graph: str,
     link_bytes_per_s: float | None, samples_per_day: float | None, traffic_per_day: float, goal: str,
-    no_simulation: bool, backend: str, json_wanted: bool,
+    no_simulation: bool, model_out: Path | None, target: Path | None, backend: str, json_wanted: bool,
 ) -> None:  # fmt: skip
     """Say which method fits a site, and why.
 
     The site is a file as `edgeswarm simulate` reads it, or options, or both. For every method: what it sends and
     receives in a day, how old what it knows of others is, memory and time of a step by board, all by formula; then a
     short simulation on a sample of your data of those that fit. With --features and --classes instead of data, nothing
-    is simulated. Boards' figures are estimates from the profiles.
+    is simulated. Boards' figures are estimates from the profiles. It ends with the sections for the devices' config.
     """
+    from edgeswarm.models.file import check_place
     from edgeswarm.sim.estimate import Demand
     from edgeswarm.sim.plan import plan
 
@@ -77,15 +82,29 @@ def command(
         **parsed(settings),
     }
     scenario = _scenario(config_file, {key: value for key, value in overrides.items() if value is not None})
+    if model_out is not None:
+        if features is not None or scenario.model.path:
+            why = "there is a model already" if scenario.model.path else "without samples none is made: give --data"
+            raise click.UsageError(f"--model-out keeps the perceptron made for the data, and {why}")
+        check_place(model_out)
     rows = _rows(scenario) if features is None else None
     place = _place(scenario, rows.x.shape[1] if rows else features or 0, len(rows.classes) if rows else classes or 0)
     found = plan(place, Demand(traffic_per_day * 1e6, goal), None if no_simulation else rows, backend, output.say)
     whole = rows is not None and len(rows.y) < scenario.data.limit_rows
     days = len(rows.y) / scenario.swarm.nodes / samples_per_day if rows and whole and samples_per_day else None
+    made = _model(model_out, scenario, found.choice, rows, backend) if model_out is not None and rows else None
+    sections = _sections(scenario, found, made, Path.cwd() if target is None else target.absolute().parent)
     if json_wanted:
-        output.emit({**_site(place, traffic_per_day, goal), "days_of_data": days, **found.plain()})
+        kept = {"config": sections, "model_file": None if made is None else str(made)}
+        output.emit({**_site(place, traffic_per_day, goal), "days_of_data": days, **found.plain(), **kept})
     else:
         _print(found, place, goal, days)
+        click.echo()
+        click.secho(f"for every device's config, {found.choice}:", bold=True)
+        for line in _lines(sections, scenario):
+            click.echo(line)
+    if target is not None:
+        _save(target, _lines(sections, scenario))
 
 
 def _scenario(path: Path | None, overrides: Mapping[str, object]) -> Scenario:
@@ -164,10 +183,6 @@ def _print(plan: Plan, place: Place, goal: str, days: float | None) -> None:
         )
     if days is not None:
         click.echo(f"the samples at hand are what a device sees in {output.number(days)} days.")
-    click.echo()
-    click.secho(f"[strategy] for {plan.choice}", bold=True)
-    for key, value in {"name": plan.choice, **plan.estimate(plan.choice).settings}.items():
-        click.echo(f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}")
 
 
 def _row(each: Estimate, plan: Plan, goal: str) -> list[str]:
@@ -192,3 +207,78 @@ def _row(each: Estimate, plan: Plan, goal: str) -> list[str]:
         output.brief(max(steps)) if steps else "-",
         verdict,
     ]
+
+
+# ---- what the devices are to be told --------------------------------------------------------------------------------
+
+
+def _model(path: Path, scenario: Scenario, method: str, rows: DataSet, backend: str) -> Path | None:
+    """Write the model that devices start from; where it is, None for a method without one."""
+    from edgeswarm.models.file import write
+    from edgeswarm.sim.plan import model_for
+
+    model = model_for(scenario, method, rows, backend)
+    if model is None:
+        output.say(f"{method} trains no model: nothing is written to {path}")
+        return None
+    write(model, path)
+    output.say(f"{path}: {model.card.name} of {model.card.size:,} parameters, hash {model.card.hash[:12]}")
+    return path
+
+
+def _sections(scenario: Scenario, plan: Plan, model: Path | None, folder: Path) -> dict[str, dict[str, Any]]:
+    """Of a device's config in `folder`; [model] and [public] without a path where there is no file yet."""
+    from edgeswarm.agent.settings import EncoderConfig, GraphConfig
+    from edgeswarm.strategies import STRATEGIES
+    from edgeswarm.strategies.base import wants_model, wants_public
+
+    def beside(path: str | Path) -> str:
+        whole = Path(path).absolute()
+        return str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole)
+
+    def told(section: Any, default: Any) -> dict[str, Any]:
+        unlike = {key: value for key, value in vars(section).items() if value != getattr(default, key)}
+        return {key: beside(value) if key in ("file", "path") else value for key, value in unlike.items()}
+
+    method = STRATEGIES[plan.choice]()
+    found = {"strategy": {"name": plan.choice, **plan.estimate(plan.choice).settings}}
+    if wants_model(method):
+        path = model or scenario.model.path
+        found["model"] = {"path": beside(path)} if path else {}
+    graph = told(scenario.graph, GraphConfig())
+    if graph and hasattr(method, "topology"):
+        found["graph"] = graph
+    if wants_public(method):
+        found["public"] = {"path": beside(scenario.public.path)} if scenario.public.path else {}
+    if encoder := told(scenario.encoder, EncoderConfig()):
+        found["encoder"] = encoder
+    return found
+
+
+def _lines(sections: Mapping[str, Mapping[str, Any]], scenario: Scenario) -> list[str]:
+    """As TOML; a remark where a file has to be made first."""
+    from edgeswarm.cli.config import toml_value
+
+    data = Path(scenario.data.path).name or "DATA"
+    label = f" --label {scenario.data.label}" if scenario.data.label else ""
+    remarks = {
+        "model": "# path: a model for your samples, the same file on every device; --model-out FILE makes it",
+        "public": "# path: samples that every device has, the same file; made by "
+        f"edgeswarm public make {data}{label} --rows {scenario.public.rows} -o public.npz",
+    }
+    lines: list[str] = []
+    for name, section in sections.items():
+        lines += [*([""] if lines else []), f"[{name}]"]
+        lines += [f"{key} = {toml_value(value)}" for key, value in section.items()] or [remarks[name]]
+    return lines
+
+
+def _save(path: Path, lines: list[str]) -> None:
+    from edgeswarm.agent.faults import fault_text
+    from edgeswarm.errors import ConfigError
+
+    try:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--write: {fault_text('write the sections', path, error)}") from None
+    output.say(f"written: {path}")

@@ -57,11 +57,15 @@ def command(
         output.say("stopped before the broker was reached; nothing is kept")
         ctx.exit(EXIT_INTERRUPTED)
     full = f"; stopped at the limit of {limit_mb:g} MB" if recorder.full else ""
+    lost = f"; {output.span(recorder.unseen_s)} of it without the broker, not recorded" if recorder.losses else ""
     if json_wanted:
         output.emit({"file": str(file), "length_s": round(length_s, 3), "nodes": sorted(recorder.nodes),
-                     "lines": recorder.lines, "full": recorder.full})  # fmt: skip
+                     "lines": recorder.lines, "full": recorder.full, "losses": recorder.losses,
+                     "not_recorded_s": round(recorder.unseen_s, 3)})  # fmt: skip
     else:
-        output.say(f"{file}: {recorder.lines:,} lines about {len(recorder.nodes)} nodes in {length_s:.0f} s{full}")
+        output.say(
+            f"{file}: {recorder.lines:,} lines about {len(recorder.nodes)} nodes in {length_s:.0f} s{lost}{full}"
+        )
 
 
 async def _record(
@@ -80,16 +84,17 @@ async def _record(
 
     loop = asyncio.get_running_loop()
     began = loop.time()
-    recording = warned = False
+    recording = False
 
     def changed(up: bool) -> None:
-        nonlocal warned
         if not recording:
             return
+        losses = recorder.losses
         recorder.link(loop.time() - began, up)
-        if not up and not warned:
+        if recorder.losses > losses:
             output.say("the broker is away; what happens until it is back is not recorded")
-            warned = True
+        elif up and losses:
+            output.say("the broker is back")
 
     transport = MqttTransport(settings, Watching(changed), random.Random())
     transport.subscribe_raw(

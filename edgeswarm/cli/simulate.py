@@ -90,8 +90,11 @@ def command(
     except Paused as paused:
         if screen is not None:
             screen.close()
-        kept = f"go on with: edgeswarm simulate --folder {folder} --resume" if paused.saved else (
-            "nothing is kept; with --folder DIR it could be gone on with")  # fmt: skip
+        if paused.kept_s is None:
+            kept = "nothing is kept" + ("" if folder else "; with --folder DIR it could be gone on with")
+        else:
+            since = "" if paused.kept_s == paused.at_s else f"what is kept is that of {paused.kept_s:.0f} s; "
+            kept = f"{since}go on with: edgeswarm simulate --folder {folder} --resume"
         output.say(f"stopped at {paused.at_s:.0f} of {scenario.swarm.duration_s:.0f} s; {kept}")
         ctx.exit(EXIT_INTERRUPTED)
     finally:

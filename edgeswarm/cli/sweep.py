@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeswarm.sim.sweep import Row
 
 FOLDER = Path("edgeswarm-sweep")
+MOST_NOTES = 5
 
 
 @click.command()
@@ -27,7 +28,10 @@ FOLDER = Path("edgeswarm-sweep")
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one per core]")
 @click.option("--dask", metavar="ADDRESS", default="", help="Run them on this Dask cluster: tcp://host:8786.")
 @click.option(
-    "--ray", metavar="ADDRESS", default="", help="Run them on this Ray cluster: ray://host:10001, auto or local."
+    "--ray",
+    metavar="ADDRESS",
+    default="",
+    help="Run them on this Ray cluster: host:6379, ray://host:10001, auto, local.",
 )
 @backend_option
 @options.as_json
@@ -43,8 +47,9 @@ def command(
     way end; the same command goes on with those that are missing. On a cluster, edgeswarm and the data have to be on
     its machines as well.
     """
+    from edgeswarm.errors import ConfigError
     from edgeswarm.sim.scenario import load
-    from edgeswarm.sim.sweep import cells, check_packages, plain, sweep, table
+    from edgeswarm.sim.sweep import cells, check_packages, common_fault, plain, sweep, table
     from edgeswarm.sim.sweep import parsed as values_of
 
     check_packages(dask, ray)
@@ -56,12 +61,14 @@ def command(
             progress=lambda done, of, cell: output.say(f"{done} of {of}"),
         )  # fmt: skip
     rows = table(wanted, outcomes, folder)
+    if not any(outcomes) and (why := common_fault(row.failed for row in rows)):
+        raise ConfigError(why)
     over_now = sum(outcome is not None for outcome in outcomes) + sum(len(row.failed) > 0 for row in rows)
     drawn = _drawn(rows, folder, _title(wanted[0].scenario, rows)) if any(outcomes) else None
     if json_wanted:
         output.emit({"folder": str(folder), "runs": len(wanted), "rows": plain(rows), "picture": drawn})
     else:
-        _print(rows, drawn)
+        _print(rows, drawn, list(dict.fromkeys(note for outcome in outcomes if outcome for note in outcome.notes)))
     if asked:
         output.say(f"stopped with {over_now} of {len(wanted)} runs; the same command goes on with the others")
         ctx.exit(EXIT_INTERRUPTED)
@@ -87,7 +94,7 @@ def _drawn(rows: Sequence[Row], folder: Path, title: str) -> str | None:
         return None
 
 
-def _print(rows: Sequence[Row], drawn: str | None) -> None:
+def _print(rows: Sequence[Row], drawn: str | None, notes: Sequence[str]) -> None:
     from edgeswarm.sim.sweep import heads, words
 
     names = heads(rows)
@@ -96,5 +103,7 @@ def _print(rows: Sequence[Row], drawn: str | None) -> None:
         for why in row.failed:
             setting = ", ".join(f"{key} = {value}" for key, value in row.setting) or "as it is"
             click.echo(f"{setting}: {why}")
+    for note in notes[:MOST_NOTES]:
+        click.echo(f"note: {note}")
     if drawn:
         click.echo(f"Picture: {drawn}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import cos, inf, pi, sqrt
 from typing import Any
 
 import numpy as np
+
+from edgeswarm.values import value
 
 KINDS = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 SCHEDULES = ("constant", "step", "cosine", "inverse_sqrt")
@@ -25,7 +26,7 @@ CLIP_EPSILON = 1e-6
 """Added to the gradient's length before dividing by it, as torch.nn.utils.clip_grad_norm_ does."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Optimiser:
     """Settings. kind: one of KINDS.  rate: learning rate before the schedule.  momentum: of momentum and nesterov, and
     the first beta of adam.  decay: rmsprop's alpha, adam's second beta.  weight_decay: coupled (added to the gradient).
@@ -73,8 +74,13 @@ class Optimiser:
         if self.schedule == "cosine":
             _require(self.horizon > self.warmup, "horizon", "above warmup for schedule cosine", self.horizon)
 
+    @property
+    def steady(self) -> bool:
+        """Whether a step is the same however many were done before it."""
+        return self.schedule == "constant" and not self.warmup and self.kind != "adam"
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@value(frozen=True, slots=True, eq=False)
 class Moments:
     """What an optimiser remembers: steps done, and one vector per slot (momentum; squares; ...), shaped like params."""
 

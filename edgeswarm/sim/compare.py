@@ -46,7 +46,8 @@ PICTURES = ("compare-bytes.png", "compare-time.png")
 class Curve:
     """What one method reached, mean of all devices and runs. at_s: virtual times.  bytes: of a device so far, sent and
     received.  accuracy: by name of EXAMS.  rounds, age_s: at the end, None where the method has none.
-    runs: how many; failed: why others could not be played."""
+    runs: how many; failed: why others could not be played.  head: which one answers, of a method with auxiliary
+    heads."""
 
     method: str
     at_s: tuple[float, ...] = ()
@@ -56,6 +57,12 @@ class Curve:
     age_s: float | None = None
     runs: int = 0
     failed: tuple[str, ...] = ()
+    head: str = ""
+
+    @property
+    def title(self) -> str:
+        """The method, and which of its heads answers."""
+        return f"{self.method} ({self.head})" if self.head else self.method
 
     def for_bytes(self, budget: float, exam: str) -> float | None:
         """Accuracy once a device has spent that many bytes; at the end, where it never does. None before the first
@@ -78,6 +85,7 @@ class Curve:
             "age_s": self.age_s,
             "runs": self.runs,
             "failed": list(self.failed),
+            "head": self.head,
         }
 
 
@@ -181,7 +189,28 @@ def _curve(method: str, outcomes: Sequence[Outcome], failed: tuple[str, ...]) ->
         last("age_s"),
         len(outcomes) if looks else 0,
         failed,
+        _head(method, outcomes[0]),
     )
+
+
+def _head(method: str, outcome: Outcome) -> str:
+    """Which head answered; "" where there is one alone."""
+    if "serve" not in settings_of(STRATEGIES[method]):
+        return ""
+    serve = int(outcome.scenario["strategy"].get("serve", 0))
+    return f"auxiliary head {serve}" if serve else "main head"
+
+
+def sentences(curves: Sequence[Curve]) -> list[str]:
+    """What a reader of the tables should know."""
+    return [
+        f"{curve.method} answers with its main head, which learns own samples alone; where all classes count "
+        "alike its auxiliary heads, which learn from others, are better: --exam common asks the last of them"
+        if curve.head == "main head"
+        else f"{curve.method} answers with {curve.head}, which learns from others, not with its main head"
+        for curve in curves
+        if curve.head and curve.runs
+    ]
 
 
 # ---- what came of it -------------------------------------------------------------------------------------------------
@@ -252,6 +281,7 @@ def draw(curves: Sequence[Curve], title: str, exam: str, folder: Path) -> list[P
     played = [curve for curve in curves if curve.runs]
     if not played:
         return []
+    played.sort(key=lambda curve: -(curve.in_time(math.inf, exam) or 0.0))  # the legend, as the table of equal time
     end_s = max(curve.at_s[-1] for curve in played)
     unit_s, unit = (1.0, "seconds") if end_s <= 900 else (60.0, "minutes") if end_s <= 21_600 else (3600.0, "hours")
     drawn = []
@@ -281,6 +311,6 @@ def _lines(axes: Axes, curves: Sequence[Curve], x: Callable[[Curve], Sequence[fl
         place = METHODS.index(curve.method) if ours else controls.index(curve.method)
         colour, style = COLOURS[place % len(COLOURS)], "-" if ours else ("--", ":", "-.")[place // len(COLOURS) % 3]
         y = [100 * value for value in curve.accuracy[exam]]
-        label = curve.method.replace("_", " ")
+        label = curve.title.replace("_", " ").replace(" (", "\n(")
         axes.plot(x(curve), y, color=colour, linewidth=2.6 if ours else 1.4, linestyle=style, label=label)
         axes.plot(x(curve)[-1:], y[-1:], "o", color=colour, markersize=5)

@@ -36,7 +36,7 @@ class Stream:
     start_s: float = 0.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Step:
     """What a node is doing. answered: requests of the event it takes now that have had their answers.
 

@@ -17,12 +17,14 @@ import numpy as np
 from edgeswarm.agent.settings import GraphConfig
 from edgeswarm.errors import ConfigError, EdgeswarmError
 from edgeswarm.maths.graphs import Graph
+from edgeswarm.models.file import Model
 from edgeswarm.sim.data import DataSet
 from edgeswarm.sim.estimate import Demand, Estimate, Place, estimates
 from edgeswarm.sim.outcome import Outcome
 from edgeswarm.sim.report import day_bytes, size
 from edgeswarm.sim.run import run
-from edgeswarm.sim.scenario import changed
+from edgeswarm.sim.scenario import Scenario, changed
+from edgeswarm.sim.stage import prepare
 
 TIE = 0.01
 """Accuracies that differ by less are the same: the error of an examination of 2,000 rows."""
@@ -111,7 +113,8 @@ def play(
 ) -> tuple[dict[str, Played], dict[str, str], float]:
     """Play each method that fits, on SAMPLE_ROWS of `data`. tell: called with a line before each.
 
-    Returns: what was measured, why others could not be played, and the virtual time.
+    Returns: what was measured, why others could not be played, and the virtual time. Raises ConfigError: the model that
+    is given does not fit the samples.
     """
     scenario = place.scenario
     fitting = [each for each in found if not each.refused]
@@ -120,7 +123,10 @@ def play(
     played: dict[str, Played] = {}
     failed: dict[str, str] = {}
     data = _sample(data, scenario.swarm.seed)
-    nodes = min(scenario.swarm.nodes, NODES)
+    if scenario.model.path:  # one that does not fit the samples is nobody's choice
+        model_for(scenario, "d_psgd", data, backend)
+    few = _few(scenario)
+    nodes = few.swarm.nodes
     graph = scenario.graph if nodes == scenario.swarm.nodes else smaller(scenario.graph, place.graph, nodes)
     for number, each in enumerate(fitting, 1):
         tell(f"{number} of {len(fitting)}: {each.method}, {duration_s:,.0f} s of virtual time with {nodes} devices")
@@ -128,16 +134,32 @@ def play(
         overrides = {
             "strategy.name": each.method,
             **{f"strategy.{key}": value for key, value in settings.items()},
-            "swarm.nodes": nodes,
             "swarm.duration_s": duration_s,
             "report.every_s": duration_s / 2,  # the first half has the start in it
         }
         try:
-            sample = changed(replace(scenario, graph=graph, events=()), overrides)
+            sample = changed(replace(few, graph=graph), overrides)
             played[each.method] = _played(run(sample, backend=backend, data=data))
         except EdgeswarmError as error:
             failed[each.method] = str(error)
     return played, failed, duration_s
+
+
+def model_for(scenario: Scenario, method: str, data: DataSet, backend: str = "auto") -> Model | None:
+    """What devices would train, the one that a simulation of the same scenario has: the model that is given, or a
+    perceptron with mean and spread of `data` in it. None where the method trains none.
+
+    Raises ConfigError, DataError, ModelError, one line.
+    """
+    chosen = changed(replace(_few(scenario), graph=GraphConfig()), {"strategy.name": method})
+    return prepare(chosen, data, backend).model
+
+
+def _few(scenario: Scenario) -> Scenario:
+    """The scenario with NODES devices at most, and nothing that happens to one of them."""
+    swarm = scenario.swarm
+    few = swarm if swarm.nodes <= NODES else replace(swarm, nodes=NODES, names=())
+    return replace(scenario, swarm=few, events=())
 
 
 def smaller(table: GraphConfig, graph: Graph, nodes: int) -> GraphConfig:
@@ -189,6 +211,7 @@ def plan(
     ranked = _ranked(within, demand.goal) or sorted(played, key=lambda name: played[name].day_bytes)
     choice, next_best = ranked[0], ranked[1] if len(ranked) > 1 else ""
     reasons = _reasons(choice, next_best, found, played, demand)
+    reasons += tuple(f"{name} could not be played: {why}" for name, why in failed.items())
     reasons += tuple(
         f"{name} took {size(played[name].day_bytes)} a day when simulated, more than the limit of "
         f"{size(demand.traffic_bytes)}{'' if name in ranked else ': left out'}"
@@ -237,6 +260,7 @@ def _reasons(
         other = played[next_best]
         points = 100 * (best.accuracy(goal) - other.accuracy(goal))
         less = f"{points:.1f} points less" if points > 0 else f"{-points:.1f} points more, which may be chance,"
+        less = less if round(abs(points), 1) else "as good"
         said.append(f"next best: {next_best}, {less} for {size(other.day_bytes)}")
     mine = next(each for each in found if each.method == choice)
     if mine.limited_by == "traffic" and "budget_bytes_per_s" in mine.settings:
@@ -254,4 +278,5 @@ def _by_rule(found: tuple[Estimate, ...], demand: Demand, failed: Mapping[str, s
     choice, next_best = order[0], order[1] if len(order) > 1 else ""
     said = [f"by rule, nothing was simulated: {choice} is the first that fits of {', '.join(BY_RULE[demand.goal])}"]
     said += [f"{each.method} does not fit: {each.refused}" for each in found if each.refused]
+    said += [f"{name} could not be played: {why}" for name, why in failed.items()]
     return Plan(found, {}, choice, next_best, tuple(said), failed)

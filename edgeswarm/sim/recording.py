@@ -42,12 +42,15 @@ JITTER_S = 0.05
 class Recorder:
     """Writes what it is told of to `out` until `limit_bytes` are full. full: nothing more is written.
 
-    lines: those written so far.  connected: its broker was reached.
+    lines: those written so far.  connected: its broker was reached.  losses, unseen_s: how often its link broke, and
+    for how long it had none.
     """
 
     def __init__(self, out: TextIO, site: str, limit_bytes: int) -> None:
         self._out, self._limit_bytes, self._bytes = out, limit_bytes, 0
         self.lines, self.full, self.connected = 0, False, False
+        self.losses, self.unseen_s = 0, 0.0
+        self._down_s: float | None = None
         self.nodes: set[str] = set()
         self._put({"record": FORMAT, "site": site})
 
@@ -80,16 +83,29 @@ class Recorder:
         self._put(line)
 
     def link(self, at_s: float, up: bool) -> None:
-        """The observer's own link to the broker broke, or is there again."""
+        """The observer's own link to the broker broke, or is there again; twice the same is once."""
+        if up == (self._down_s is None):
+            return
+        self._found(at_s)
+        self._down_s = None if up else at_s
+        self.losses += not up
         if not self.full:
             self._put({"at_s": round(at_s, 4), "kind": "link", "up": up})
 
     def end(self, at_s: float) -> None:
         """The last line: how long it was."""
-        self.full = False
+        self._found(at_s)
+        full, self.full = self.full, False
         self._limit_bytes += LINE_LIMIT_BYTES
         self._put({"at_s": round(at_s, 4), "kind": "end"})
         self._out.flush()
+        self.full = full
+
+    def _found(self, at_s: float) -> None:
+        """Count the time without a link up to now."""
+        if self._down_s is not None:
+            self.unseen_s += at_s - self._down_s
+            self._down_s = at_s
 
     def _put(self, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, separators=(",", ":")) + "\n"
@@ -284,7 +300,7 @@ def open_file(path: Path) -> TextIO:
     """A new file for a recording. Raises ConfigError: there is one; StateError: it cannot be made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("x", encoding="utf-8")
+        return path.open("x", encoding="utf-8", buffering=1)  # by lines, should the recorder be ended
     except FileExistsError:
         raise ConfigError(f"{path}: is there already; give the recording another name") from None
     except OSError as error:

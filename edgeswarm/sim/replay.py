@@ -15,7 +15,7 @@ from edgeswarm.sim.report import percent, size, span
 from edgeswarm.sim.scenario import EventTable, Scenario, changed
 from edgeswarm.sim.stage import Stage
 from edgeswarm.sim.world import World
-from edgeswarm.transport.memory import AccessLink
+from edgeswarm.transport.weather import AccessLink
 
 LOOKS = 20
 """Examinations of a replay, at least: counts between two of them are taken from a straight line."""

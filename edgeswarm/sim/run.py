@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeswarm.agent.graph import circle
 from edgeswarm.agent.store import EPOCH_FLOOR, Store
 from edgeswarm.errors import ConfigError, StateError
 from edgeswarm.sim.data import DataSet
@@ -20,7 +21,7 @@ from edgeswarm.sim.outcome import NodeOutcome, Outcome
 from edgeswarm.sim.scenario import Scenario, from_plain
 from edgeswarm.sim.stage import Stage, prepare
 from edgeswarm.sim.world import Node, World
-from edgeswarm.transport.memory import AccessLink, Weather
+from edgeswarm.transport.weather import AccessLink, Weather
 
 CHECKPOINTS = "checkpoint"
 """Folder of the checkpoint in that of a run."""
@@ -36,11 +37,14 @@ SERIES = ("accuracy", "accuracy_common", "accuracy_stream", "bytes_sent", "bytes
 
 
 class Paused(Exception):
-    """The run was asked to stop and did, at `at_s` of its virtual time; a checkpoint is written if it has a folder."""
+    """The run was asked to stop and did, at `at_s` of its virtual time; a checkpoint is written if it has a folder.
 
-    def __init__(self, at_s: float, saved: bool) -> None:
+    kept_s: virtual time of the newest checkpoint, before `at_s` where the last could not be saved; None without one.
+    """
+
+    def __init__(self, at_s: float, kept_s: float | None) -> None:
         super().__init__(f"stopped at {at_s:g} s")
-        self.at_s, self.saved = at_s, saved
+        self.at_s, self.kept_s = at_s, kept_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ def run(
     data: instead of what the scenario names.  pause: asked after each slice; True ends the run with Paused.
     arranged: called with a fresh world before time begins, to arrange what no scenario can say.
     checkpoint_s: time here (not virtual) between two checkpoints: the most that a power cut costs, about.
-    warn: told once, in a line, when a checkpoint could not be saved; the run goes on, and tries again.
+    warn: told in a line when a checkpoint could not be saved (once; the run goes on, and tries again), and when the
+    newest was damaged and the run goes on from the one before.
 
     Raises ConfigError, DataError, ModelError: the scenario cannot be played.  StateError: the folder cannot be used, or
     another process uses it, or what is kept there is damaged.  Paused.
@@ -132,6 +137,7 @@ class _Play:
     ) -> None:
         self.stage, self.store, self.began, self.checkpoint_s = stage, store, began, checkpoint_s
         self.warn, self.warned = warn, False
+        self.kept_s: float | None = None
         self.record = _Record()
         self.world: World
 
@@ -168,9 +174,9 @@ class _Play:
                 progress(Progress(now, duration_s, time.monotonic() - self.began, last,
                                   self.outcome() if self.record.at_s else None))  # fmt: skip
             if pause() and now < duration_s:
-                raise Paused(now, self.store is not None and self._save())
-        if self.store is not None:
-            self._save()  # so that a run that is over, resumed, is over at once
+                self._save()
+                raise Paused(now, self.kept_s)
+        self._save()  # so that a run that is over, resumed, is over at once
         return self.outcome()
 
     def outcome(self) -> Outcome:
@@ -213,9 +219,11 @@ class _Play:
             }
         return found
 
-    def _save(self) -> bool:
-        """Whether it could be: a full disk costs the checkpoint, not the hours that were simulated."""
-        assert self.store is not None
+    def _save(self) -> None:
+        """If there is a folder. A full disk costs the checkpoint, not the hours that were simulated."""
+        now = self.world.clock.now()
+        if self.store is None or self.kept_s == now:  # twice the same would push out the generation before
+            return
         try:
             self.store.save(
                 {
@@ -232,8 +240,8 @@ class _Play:
             if not self.warned:
                 self.warn(f"no checkpoint could be saved, the run goes on: {error}")
             self.warned = True
-            return False
-        return True
+        else:
+            self.kept_s = now
 
     def _load(self, folder: Path) -> bool:
         """Go on from the checkpoint in a run's folder. Raises ConfigError: it is of another scenario or other data;
@@ -252,6 +260,9 @@ class _Play:
             )
         self.record = _Record(kept["at_s"], kept["series"], kept["ages"])
         self.world = new_world(self.stage, kept["world"])
+        self.kept_s = self.world.clock.now()
+        if store.faults:
+            self.warn(f"{store.faults[0]}; going on from the checkpoint before it, at {self.kept_s:g} s")
         return True
 
 
@@ -320,16 +331,18 @@ def _arrange(world: World, scenario: Scenario) -> None:
 
 
 def _circles(stage: Stage, strategy: Any) -> Callable[[str], frozenset[str] | None]:
-    """Whose presence reaches a device: with many devices, and a method with neighbours, theirs alone."""
+    """Whose presence reaches a device: with a method with neighbours, theirs alone, where devices know them by name
+    (`agent.graph.circle`), and with many devices."""
     scenario = stage.scenario
-    if scenario.swarm.nodes < CIRCLES_FROM or not hasattr(strategy, "topology"):
+    if not hasattr(strategy, "topology"):
+        return lambda name: None
+    if scenario.graph.names or scenario.graph.file:
+        rule = scenario.topology()
+        return lambda name: circle(rule, name)
+    if scenario.swarm.nodes < CIRCLES_FROM:
         return lambda name: None
     graph = scenario.topology().graph(scenario.names[0], scenario.names)
-    near: dict[str, set[str]] = {name: set(graph.neighbours(name)) for name in scenario.names}
-    for name in scenario.names:
-        for other in graph.neighbours(name):
-            near[other].add(name)
-    return lambda name: frozenset(near[name])
+    return lambda name: frozenset(graph.neighbours(name)) | frozenset(graph.listeners(name))
 
 
 def kept_scenario(folder: Path) -> Scenario | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeswarm.agent.compute import Answering, Sets
 from edgeswarm.agent.encoder import Encoder, Preparation
+from edgeswarm.agent.equipment import Equipment
 from edgeswarm.agent.profile import load_profile, speed
 from edgeswarm.agent.sources.base import usable_label
 from edgeswarm.backends.base import Gradient, LocalEpoch
@@ -164,7 +165,7 @@ def prepare(scenario: Scenario, data: DataSet | None = None, backend: str = "aut
     if model is not None:
         _known(model.card, classes)
         answering.load(model)
-    public, learn = _public(scenario, x, learn, classes, rng)
+    public, learn = _public(scenario, x, learn, classes, rng, made, answering)
     parts = _dealt(scenario, y, learn, data.parts)
     mixes = {name: np.bincount(y[rows], minlength=len(classes)) / max(1, len(rows)) for name, rows in parts.items()}
     notes = (*data.notes, *(f"{name} has no rows of its own" for name, rows in parts.items() if not len(rows)))
@@ -248,13 +249,15 @@ def _known(card: ModelCard, classes: tuple[str, ...]) -> None:
 
 
 def _public(
-    scenario: Scenario, x: Array, learn: Rows, classes: tuple[str, ...], rng: np.random.Generator
-) -> tuple[PublicSet | None, Rows]:
-    """The public set, and the rows that are left to learn from."""
+    scenario: Scenario, x: Array, learn: Rows, classes: tuple[str, ...], rng: np.random.Generator, made: Preparation,
+    answering: Answering,
+) -> tuple[PublicSet | None, Rows]:  # fmt: skip
+    """The public set, as devices prepare it, and the rows that are left to learn from. Raises ConfigError."""
     if not scenario.distils:
         return None, learn
     if scenario.public.path:
-        return public_file.read(Path(scenario.public.path)), learn
+        device = Equipment(answering, public=public_file.read(Path(scenario.public.path)))
+        return finish(device.prepared(made), answering.answer), learn
     rows = min(scenario.public.rows, len(learn) // 2)
     aside = np.sort(rng.choice(learn, rows, replace=False))
     return PublicSet(x[aside], classes, "set aside by the simulator"), np.setdiff1d(learn, aside)

@@ -13,14 +13,17 @@ import importlib
 import itertools
 import json
 import os
+import pkgutil
+import socket
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeswarm import __version__
 from edgeswarm.agent.faults import fault_text
-from edgeswarm.errors import ConfigError, EdgeswarmError, StateError
+from edgeswarm.errors import ConfigError, EdgeswarmError, StateError, TransportError
 from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
 from edgeswarm.sim.outcome import Outcome, from_plain
 from edgeswarm.sim.report import percent, size, span
@@ -28,6 +31,10 @@ from edgeswarm.sim.scenario import Scenario, changed
 from edgeswarm.sim.scenario import from_plain as scenario_of
 
 CELLS_LIMIT = 10_000
+CLUSTER_WAIT_S = 10.0
+"""For a cluster's first answer, and for its first worker."""
+VERSION = "edgeswarm:__version__"
+"""What each of its machines is asked for, by a function that it has without edgeswarm."""
 SEED = "swarm.seed"
 PICTURE = "sweep.png"
 COLUMNS = ("accuracy", "accuracy_worst", "accuracy_common", "bytes_per_node", "age_s")
@@ -123,6 +130,7 @@ def check_packages(dask: str = "", ray: str = "") -> None:
     needed = [("joblib", "a sweep", "joblib")]
     needed += [("distributed", "a sweep on Dask", "distributed")] if dask else []
     needed += [("ray", "a sweep on Ray", "ray")] if ray else []
+    needed += [("grpc", "ray://", "'ray[client]'")] if ray.startswith("ray://") else []
     for module, what, package in needed:
         try:
             importlib.import_module(module)
@@ -145,9 +153,11 @@ def sweep(
 
     jobs: runs at a time; -1 for one per core.  dask, ray: address of a cluster's scheduler ("" for none; "auto": the
     one that Ray finds).  progress: called with how many are over.  stop: asked before each cell is given out.
-    Why a cell cannot be played is kept, too, and `table` says it.
+    Why a cell cannot be played is kept, too, and `table` says it; next time it is tried again, for a file may have been
+    mended.
 
-    Raises ConfigError: a package is missing, or no cluster is there.  StateError: the folder cannot be written.
+    Raises ConfigError: a package is missing here or there, or an address is none.  TransportError: no cluster answers.
+    StateError: the folder cannot be written.
     """
     check_packages(dask, ray)
     outcomes: dict[str, Outcome | None] = {}
@@ -155,7 +165,7 @@ def sweep(
     for cell in wanted:
         if (kept := outcome_of(folder, cell)) is not None:
             outcomes[cell.key] = kept
-        elif not (folder / f"{cell.key}.failed").exists():
+        else:
             missing.setdefault(cell.key, cell)
     of = len({cell.key for cell in wanted})
     done = of - len(missing)
@@ -210,34 +220,75 @@ def _played(key: str, plain: Mapping[str, Any], backend: str) -> Result:
 
 @contextlib.contextmanager
 def _pool(joblib: Any, jobs: int, dask: str, ray: str) -> Iterator[None]:
-    """joblib's back end for what is asked, its packages being there. Raises ConfigError: no cluster answers."""
+    """joblib's back end for what is asked, its packages being there. Raises ConfigError, TransportError."""
     if dask:
-        distributed = importlib.import_module("distributed")
-        try:
-            client = distributed.Client(dask, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"no Dask scheduler answers at {dask}: {str(error).splitlines()[0][:120]}") from None
-        try:
-            with joblib.parallel_config(backend="dask"):
-                yield
-        finally:
-            client.close()
+        with _dask(dask), joblib.parallel_config(backend="dask"):
+            yield
     elif ray:
-        module = importlib.import_module("ray")
-        register = importlib.import_module("ray.util.joblib").register_ray
-        try:
-            module.init(address=ray, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"no Ray cluster answers at {ray}: {str(error).splitlines()[0][:120]}") from None
-        register()
-        try:
-            with joblib.parallel_config(backend="ray"):
-                yield
-        finally:
-            module.shutdown()
+        with _ray(ray), joblib.parallel_config(backend="ray"):
+            yield
     else:
         with joblib.parallel_config(backend="loky", n_jobs=jobs):
             yield
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[None]:
+    """A client of the scheduler there, which has workers that have edgeswarm."""
+    distributed = importlib.import_module("distributed")
+    try:
+        client = distributed.Client(address, timeout=f"{CLUSTER_WAIT_S:g}s")
+    except ValueError as error:
+        raise ConfigError(f"--dask {address} is no address of a scheduler: {_first_line(error)}") from None
+    except OSError as error:
+        raise TransportError(f"no Dask scheduler answers at {address}: {_first_line(error)}") from None
+    try:
+        try:
+            client.wait_for_workers(1, timeout=CLUSTER_WAIT_S)
+        except OSError:
+            raise TransportError(
+                f"the Dask scheduler at {address} has no workers; start some: dask worker {address}"
+            ) from None
+        _same_edgeswarm(lambda: client.run(pkgutil.resolve_name, VERSION).values())
+        yield
+    finally:
+        client.close()
+
+
+@contextlib.contextmanager
+def _ray(address: str) -> Iterator[None]:
+    """A connection to the cluster there, whose machines have edgeswarm."""
+    module = importlib.import_module("ray")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if colon and port.isdigit():  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), CLUSTER_WAIT_S).close()
+        module.init(address=address, logging_level="ERROR", log_to_driver=False)
+    except ValueError as error:
+        raise ConfigError(f"--ray {address} is no address of a cluster: {_first_line(error)}") from None
+    except (OSError, OverflowError, RuntimeError) as error:
+        raise TransportError(f"no Ray cluster answers at {address}: {_first_line(error)}") from None
+    try:
+        _same_edgeswarm(lambda: [module.get(module.remote(pkgutil.resolve_name).remote(VERSION))])
+        importlib.import_module("ray.util.joblib").register_ray()
+        yield
+    finally:
+        module.shutdown()
+
+
+def _same_edgeswarm(versions: Callable[[], Iterable[str]]) -> None:
+    """Raises ConfigError: what the cluster's machines say is another version than ours, or they have none. Without
+    this look, a worker that cannot read what it is given ends, or waits, without a word."""
+    try:
+        found = set(versions())
+    except ImportError:
+        raise ConfigError("the cluster's machines have no edgeswarm: install it there, too") from None
+    if found != {__version__}:
+        raise ConfigError(f"the cluster's machines have edgeswarm {', '.join(sorted(found))}, here it is {__version__}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]
 
 
 def outcome_of(folder: Path, cell: Cell) -> Outcome | None:
@@ -256,6 +307,8 @@ def _keep(folder: Path, key: str, plain: Mapping[str, Any] | None, failed: str) 
         folder.mkdir(parents=True, exist_ok=True)
         fresh.write_text(json.dumps(plain) if plain is not None else failed, encoding="utf-8")
         fresh.replace(path)
+        if plain is not None:
+            (folder / f"{key}.failed").unlink(missing_ok=True)
     except OSError as error:
         raise StateError(fault_text("keep a run of the sweep in", path, error)) from None
 
@@ -289,6 +342,12 @@ def table(wanted: Sequence[Cell], outcomes: Sequence[Outcome | None], folder: Pa
             )
         )  # fmt: skip
     return rows
+
+
+def common_fault(failed: Iterable[Sequence[str]]) -> str:
+    """The one reason for which no run could be played; "" where there are several. failed: reasons, of each setting."""
+    reasons = {why for whys in failed for why in whys}
+    return reasons.pop() if len(reasons) == 1 else ""
 
 
 def heads(rows: Sequence[Row]) -> list[str]:

@@ -33,7 +33,8 @@ from edgeswarm.sim import freeze
 from edgeswarm.sim.node import BATCH_LIMIT, Hearing, Item, Node, Step, Stream
 from edgeswarm.strategies.base import Batch, Peers, Request, Started, Strategy, Woke
 from edgeswarm.strategies.checks import packed, unpacked
-from edgeswarm.transport.memory import CALM, AccessLink, MemoryHub, Weather
+from edgeswarm.transport.hub import MemoryHub
+from edgeswarm.transport.weather import CALM, AccessLink, Weather
 
 __all__ = ["BATCH_LIMIT", "HAPPENINGS", "Node", "Stream", "World"]
 

@@ -36,6 +36,7 @@ from report import end, parser  # noqa: E402
 from edgeswarm.agent.compute import Sets  # noqa: E402
 from edgeswarm.agent.config import build_strategy, load  # noqa: E402
 from edgeswarm.agent.equipment import Equipment, equip, needed  # noqa: E402
+from edgeswarm.agent.graph import circle  # noqa: E402
 from edgeswarm.agent.settings import Config  # noqa: E402
 from edgeswarm.agent.sources import FileSource, labelled_file, open_source  # noqa: E402
 from edgeswarm.agent.sources.base import Sample  # noqa: E402
@@ -54,7 +55,7 @@ from edgeswarm.strategies.base import finish, wants_model, wants_public  # noqa:
 
 NODES = tuple(f"n{at}" for at in range(1, 9))
 SITE, TASK = "site", "task"
-"""As `transport.memory.MemoryHub` has them: topics are part of the traffic."""
+"""As `transport.hub.MemoryHub` has them: topics are part of the traffic."""
 SEED = 5
 HOLD_OUT, PUBLIC = 360, 200
 MOST_POINTS, MOST_SHARE = 1.0, 0.03
@@ -212,6 +213,7 @@ def simulated(laboratory: Laboratory, method: str, seen: dict[str, Result]) -> d
         backend=equipment.backend,
         history=False,
         first_epoch=epoch_without_disk(time.time()),
+        circles=lambda name: circle(equipment.topology, name),
     )
     for name, result in seen.items():
         world.at(result.ended_s - first_s, "leave", name)

@@ -173,9 +173,9 @@ def test_a_group_that_is_too_large_is_cut(monkeypatch: pytest.MonkeyPatch) -> No
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one.gradient, other, atol=1e-6)
     sizes.clear()
-    each = torch_group.kind_of(backend, requests[0])
+    each = torch_group.bytes_each(backend, requests[0])
     assert each is not None
-    monkeypatch.setattr(backend, "group_bytes", lambda: 2 * each.bytes_each)
+    monkeypatch.setattr(backend, "group_bytes", lambda: 2 * each)
     backend.answer_all(requests)
     assert sizes == [2, 2, 2, 2]  # the ninth goes alone
 

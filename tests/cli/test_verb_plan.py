@@ -10,7 +10,7 @@ from cli_world import Run
 
 FIELDS = {
     "nodes", "features", "classes", "model", "graph", "boards", "traffic_per_day_mb", "goal", "days_of_data", "choice",
-    "next_best", "reasons", "duration_s", "methods",
+    "next_best", "reasons", "duration_s", "methods", "config", "model_file",
 }  # fmt: skip
 OF_A_METHOD = {
     "settings", "told", "period_s", "sent_bytes", "received_bytes", "link_bytes", "most", "age_s", "memory_bytes",
@@ -87,3 +87,63 @@ def test_on_samples_of_ones_own(run: Run, run_json: Callable[..., Any], monkeypa
 def test_one_line_says_what_is_wrong(run: Run, words: tuple[str, ...], says: str) -> None:
     result = run("plan", *words, code=2)
     assert says in result.stderr.strip().splitlines()[-1]
+
+
+def test_what_is_recommended_is_a_devices_config(
+    run: Run, run_json: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sections and the model are such as an agent takes, and a simulation with them is the one without."""
+    pytest.importorskip("onnxruntime")
+    from edgeswarm.sim import plan as plans
+
+    monkeypatch.setattr(plans, "BY_RULE", {"common": ("gatta",), "own": ("isolated",)})
+    samples("mine.csv")
+    Path("node").mkdir()
+    words = ("plan", "--data", "mine.csv", "--label", "kind", "--nodes", "4", "--graph", "ring", "--no-simulation")
+    data = run_json(*words, "--model-out", "node/site.esm", "--write", "node/part.toml")
+    assert data["choice"] == "gatta" and data["model_file"] == "node/site.esm"
+    assert data["config"]["model"] == {"path": "site.esm"} and data["config"]["graph"] == {"kind": "ring"}
+    part = Path("node/part.toml").read_text()
+    assert part.startswith('[strategy]\nname = "gatta"\n')
+    head = 'node = "pi-1"\n[broker]\nurl = ["mqtt://localhost:1"]\n[source]\nkind = "csv"\npath = "../mine.csv"\n'
+    Path("node/node.toml").write_text(f'{head}label = "kind"\n{part}')
+    assert "good; node pi-1" in run("config", "check", "node/node.toml").stdout
+    found = {each["name"]: each for each in run_json("doctor", "--config", "node/node.toml", code=6)["checks"]}
+    assert all(found[name]["status"] == "ok" for name in ("model-file", "graph", "method")), found
+    swarm = ("--set", "swarm.nodes=4", "--set", "swarm.duration_s=40", "--set", "data.path=mine.csv",
+             "--set", "data.label=kind", "-q")  # fmt: skip
+    with_model = run_json("simulate", "--config", "node/part.toml", *swarm)
+    Path("node/bare.toml").write_text(part.partition("[model]")[0] + '[graph]\nkind = "ring"\n')
+    without = run_json("simulate", "--config", "node/bare.toml", *swarm)
+    assert with_model["nodes"] == without["nodes"] and with_model["summary"]["rounds"] == 4.0
+
+
+def test_without_files_the_sections_say_what_to_make(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    from edgeswarm.sim import plan as plans
+
+    samples("mine.csv")
+    words = ("plan", "--data", "mine.csv", "--label", "kind", "--no-simulation")
+    monkeypatch.setattr(plans, "BY_RULE", {"common": ("multi_headed_distillation",)})
+    text = run(*words).stdout
+    assert "[model]\n# path: a model for your samples, the same file on every device; --model-out FILE makes it" in text
+    assert "edgeswarm public make mine.csv --label kind --rows 200 -o public.npz" in text
+    monkeypatch.setattr(plans, "BY_RULE", {"common": ("prototype_gossip",)})
+    bare = run(*words, "--graph", "ring", "--model-out", "site.esm")
+    assert "prototype_gossip trains no model: nothing is written to site.esm" in bare.stderr
+    assert not Path("site.esm").exists() and "[model]" not in bare.stdout and "[graph]" not in bare.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--features", "3", "--classes", "2", "--model-out", "x.esm"), "without samples none is made: give --data"),
+        (("--model", "mine.esm", "--model-out", "x.esm"), "there is a model already"),
+        (("--data", "mine.csv", "--label", "kind", "--model-out", "mine.csv"), "mine.csv is in the way"),
+        (("--data", "mine.csv", "--label", "kind", "--no-simulation", "--write", "no/x.toml"), "--write: no such file"),
+    ],
+)
+def test_what_cannot_be_kept_is_one_line(run: Run, words: tuple[str, ...], says: str) -> None:
+    samples("mine.csv")
+    result = run("plan", *words, code=2)
+    assert says in result.stderr.strip().splitlines()[-1] and not Path("x.esm").exists()

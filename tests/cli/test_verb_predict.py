@@ -24,7 +24,7 @@ from edgeswarm.models.file import write
 from edgeswarm.models.perceptron import perceptron
 from edgeswarm.strategies.base import Batch, finish
 from edgeswarm.strategies.prototype_gossip import PrototypeGossip
-from edgeswarm.strategies.sharing import Copy
+from edgeswarm.strategies.sharing_state import Copy
 
 CENTRES = {"red": (0.0, 0.0), "green": (8.0, 0.0), "blue": (0.0, 8.0)}
 

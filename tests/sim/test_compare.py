@@ -150,3 +150,20 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, words: list[str], said:
     result = invoke(*words, "--folder", str(tmp_path))
     assert result.exit_code in (1, 2) and said in result.output + result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("exam", "head"), [("own", "main head"), ("common", "auxiliary head 1")])
+def test_which_head_answers_is_said_in_the_text_and_in_the_picture(tmp_path: Path, exam: str, head: str) -> None:
+    pytest.importorskip("joblib", reason="runs are played in parallel by joblib")
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    words = [*SMALL, "--methods", "multi_headed_distillation,isolated", "--exam", exam, "--folder", str(tmp_path)]
+    text = invoke(*words).stdout
+    (note,) = [line for line in text.splitlines() if line.startswith("note: ")]
+    assert "multi_headed_distillation answers with " in note and head in note
+    assert ("--exam common asks the last" in note) == (exam == "own")
+    data = json.loads(invoke(*words, "--json").stdout)
+    assert {each["method"]: each["head"] for each in data["methods"]} == {
+        "multi_headed_distillation": head, "isolated": "",
+    }  # fmt: skip
+    curves = [Curve(each["method"], head=each["head"]) for each in data["methods"]]
+    assert f"multi_headed_distillation ({head})" in [curve.title for curve in curves]

@@ -271,3 +271,16 @@ def test_what_cannot_be_played_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "run", broken)
     made = plan(place(), Demand(1e12), DATA)
     assert set(made.failed.values()) == {"it cannot be"} and made.reasons[0].startswith("by rule")
+
+
+def test_more_named_devices_than_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(plans, "ROUNDS", 2)
+    monkeypatch.setattr(plans, "NODES", 3)
+    where = place(swarm__names=[f"pi-{at}" for at in range(6)])
+    made = plan(where, FREE, DATA, "reference")
+    assert not made.failed and len(made.played) == len(made.estimates)
+    with_heads = plans.model_for(where.scenario, "multi_headed_distillation", DATA, "reference")
+    bare = plans.model_for(where.scenario, "d_psgd", DATA, "reference")
+    assert with_heads is not None and bare is not None and (with_heads.card.heads, bare.card.heads) == (3, 0)
+    assert plans.model_for(where.scenario, "prototype_gossip", DATA) is None

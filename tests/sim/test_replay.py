@@ -11,7 +11,7 @@ from edgeswarm.sim.world import Stream, World
 from edgeswarm.strategies.checks import plain
 from edgeswarm.strategies.prototype_gossip import PrototypeGossip
 from edgeswarm.strategies.prototype_gossip_paper import PrototypeGossipPaper
-from edgeswarm.transport.memory import Weather
+from edgeswarm.transport.weather import Weather
 
 STORM = Weather(delay_s=(0.0, 1.0), loss=0.2, duplicate=0.2, reorder=True)
 STRATEGIES = [

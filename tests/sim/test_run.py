@@ -109,7 +109,54 @@ def test_a_checkpoint_that_cannot_be_saved_costs_a_line(tmp_path: Path, monkeypa
     assert said == ["no checkpoint could be saved, the run goes on: no space left"]
     with pytest.raises(Paused) as paused:
         played(small(), folder=tmp_path, pause=lambda: True)
-    assert not paused.value.saved
+    assert paused.value.kept_s is None
+
+
+@pytest.mark.parametrize("damage", ["cut short", "checksum"])
+def test_a_damaged_checkpoint_costs_the_time_since_the_one_before(tmp_path: Path, damage: str) -> None:
+    looked: list[bool] = []
+    with pytest.raises(Paused) as paused:
+        played(small(), folder=tmp_path, checkpoint_s=0.0, pause=lambda: bool(looked.append(True)) or len(looked) > 20)
+    newest = tmp_path / CHECKPOINTS / "state.msgpack"
+    data = bytearray(newest.read_bytes())
+    if damage == "cut short":
+        del data[-100:]
+    else:
+        data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    said: list[str] = []
+    assert played(small(), folder=tmp_path, resume=tmp_path, warn=said.append) == played(small())
+    assert len(said) == 1 and damage in said[0] and "kept as state.msgpack.unusable-1" in said[0]
+    before_s = float(said[0].removesuffix(" s").rpartition(" at ")[2])
+    assert 0 < before_s < paused.value.at_s == paused.value.kept_s
+
+
+def test_a_disk_that_fills_up_costs_neither_the_run_nor_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk refuses in the middle of the file, from the third checkpoint on."""
+    import errno
+
+    from edgeswarm.agent import store
+
+    write, seen, said = store._write, [], []
+
+    def filling(path: Path, data: bytes) -> None:
+        seen.append(path)
+        write(path, data if len(seen) < 3 else data[: len(data) // 2])
+        if len(seen) >= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_write", filling)
+    with pytest.raises(Paused) as paused:
+        played(small(), folder=tmp_path, checkpoint_s=0.0, pause=lambda: len(seen) > 5, warn=said.append)
+    monkeypatch.undo()
+    assert len(said) == 1 and said[0].startswith("no checkpoint could be saved, the run goes on: disk full")
+    assert paused.value.kept_s is not None and 0 < paused.value.kept_s < paused.value.at_s
+    assert sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir()) == [
+        "lock", "state.msgpack", "state.previous.msgpack",
+    ]  # fmt: skip
+    assert played(small(), folder=tmp_path, resume=tmp_path) == played(small())
 
 
 def test_a_damaged_checkpoint_and_a_second_process_are_told_apart_from_none(tmp_path: Path) -> None:
@@ -142,7 +189,7 @@ def test_pieces_make_the_whole(tmp_path: Path) -> None:
             turns = itertools.count()
             with pytest.raises(Paused) as paused:
                 played(scenario, folder=folder, resume=folder, pause=lambda c=turns, n=stop: next(c) >= n)
-            assert paused.value.saved and 0 < paused.value.at_s < 60
+            assert 0 < paused.value.at_s == paused.value.kept_s < 60
         assert kept_scenario(folder) == scenario
         assert played(scenario, folder=folder, resume=folder) == whole
         assert played(scenario, folder=folder, resume=folder) == whole, "a run that is over is over at once"
@@ -157,7 +204,7 @@ def test_a_checkpoint_is_of_one_scenario_and_its_data(tmp_path: Path) -> None:
         run(small(), None, tmp_path, folder=tmp_path, backend="reference", data=clusters(seed=5))
     with pytest.raises(Paused) as paused:
         played(small(), pause=lambda: True)
-    assert not paused.value.saved and kept_scenario(tmp_path / "none") is None
+    assert paused.value.kept_s is None and kept_scenario(tmp_path / "none") is None
 
 
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(tmp_path: Path) -> None:

@@ -105,7 +105,19 @@ def test_a_cell_that_cannot_be_played_is_said_and_the_others_are_run(tmp_path: P
     rows = table(wanted, outcomes, tmp_path)
     assert outcomes[0] is not None and outcomes[1] is None
     assert rows[1].runs == 0 and "too few" in rows[1].failed[0] and words(rows[1])[-1] == "-"
-    assert table(wanted, sweep(wanted, tmp_path), tmp_path)[1].failed == rows[1].failed, "it is not tried again"
+    assert table(wanted, sweep(wanted, tmp_path), tmp_path)[1].failed == rows[1].failed
+
+
+def test_a_cell_is_tried_again_once_its_file_is_there(tmp_path: Path) -> None:
+    data = tmp_path / "mine.csv"
+    wanted = cells(tiny(**{"data.path": str(data)}), {"swarm.seed": ("1",)})
+    assert sweep(wanted, tmp_path, backend="reference") == [None]
+    (failed,) = tmp_path.glob("*.failed")
+    assert module.common_fault(row.failed for row in table(wanted, [None], tmp_path)) == failed.read_text()
+    lines = [f"{at % 2}.{at},{at % 7},{'ab'[at % 2]}" for at in range(400)]
+    data.write_text("\n".join(["x,z,label", *lines]) + "\n")
+    assert all(sweep(wanted, tmp_path, backend="reference")) and not failed.exists()
+    assert module.common_fault([("one",), ("other",)]) == module.common_fault([]) == ""
 
 
 def test_in_processes_of_their_own_the_numbers_are_the_same(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from edgeswarm.strategies.base import Batch, Event, Wake, Woke, equipped
 from edgeswarm.strategies.checks import packed, plain, unpacked
 from edgeswarm.strategies.d_psgd import DPSGD
 from edgeswarm.strategies.prototype_gossip import PrototypeGossip
-from edgeswarm.transport.memory import AccessLink, Weather
+from edgeswarm.transport.weather import AccessLink, Weather
 from tests.tiny_model import tiny
 
 NAMES = tuple(f"n{i}" for i in range(5))

@@ -9,7 +9,9 @@ from transport_world import Heard, prototypes, ready
 
 from edgeswarm.agent.clock import VirtualClock
 from edgeswarm.messages import EVERYONE, Digest, Prototypes, Pull
-from edgeswarm.transport.memory import MemoryHub, MemoryTransport, Weather
+from edgeswarm.transport.hub import MemoryHub
+from edgeswarm.transport.memory import MemoryTransport
+from edgeswarm.transport.weather import Weather
 from edgeswarm.wire import topics
 
 

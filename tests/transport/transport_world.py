@@ -17,7 +17,8 @@ from edgeswarm.agent.clock import LoopClock
 from edgeswarm.demo.broker import RunningBroker, find_mosquitto
 from edgeswarm.maths.compress import compress
 from edgeswarm.messages import SNAPSHOT, Bids, Message, Packed, Predictions, Presence, Prototypes, Weights
-from edgeswarm.transport.memory import MemoryHub, MemoryTransport
+from edgeswarm.transport.hub import MemoryHub
+from edgeswarm.transport.memory import MemoryTransport
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.transport.settings import MqttSettings
 
