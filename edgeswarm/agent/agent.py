@@ -27,6 +27,7 @@ from edgeswarm.strategies.base import (
     Tested,
     Wake,
     Woke,
+    counts_sent,
 )
 from edgeswarm.transport.base import Transport
 
@@ -91,6 +92,7 @@ class Agent(Generic[S]):
         self._deliver = deliver
         self._decided = decided
         self._tested = tested
+        self._counts_sent = counts_sent(strategy)
         self.score = Score()
         self.taking: Event | None = None
         self._told: Event | None = None
@@ -125,7 +127,10 @@ class Agent(Generic[S]):
         for action in actions:
             match action:
                 case Note():
-                    self._note(action.name, action.value, action.peer)
+                    if action.peer:
+                        self._note(action.name, action.value, action.peer)
+                    else:
+                        self.notes[action.name] = action.value
                 case Send():
                     self._send(action.to, action.message)
                 case Wake():
@@ -141,9 +146,7 @@ class Agent(Generic[S]):
                     self._transport.listen(action.to)
 
     def _note(self, name: str, value: float, peer: str) -> None:
-        if not peer:
-            self.notes[name] = value
-        elif name == "age_s":
+        if name == "age_s":
             if peer not in self.ages:
                 self.ages[peer] = AgeMeter()
             self.ages[peer].update(self._clock.now(), value)
@@ -158,7 +161,8 @@ class Agent(Generic[S]):
 
     def _send(self, to: str, message: Message) -> None:
         size_bytes = self._transport.send(to, message)
-        self._follow.append(Sent(self._clock.now(), to, message, size_bytes))
+        if self._counts_sent:
+            self._follow.append(Sent(self._clock.now(), to, message, size_bytes))
 
     def _drop_links(self, present: frozenset[str]) -> None:
         self.link_notes = {peer: notes for peer, notes in self.link_notes.items() if peer in present}

@@ -93,7 +93,7 @@ class LocalClock:
         self._waiting: dict[int, tuple[float, Callable[..., None], tuple[Any, ...]]] = {}
 
     def now(self) -> float:
-        return self._shown_s + (self._base.now() - self._at_s) * self._rate
+        return self._shown_s + (self._base._now - self._at_s) * self._rate  # asked for several times in every step
 
     def call_at(self, when: float, callback: Callable[..., None], *args: object) -> None:
         number, self._count = self._count, self._count + 1

@@ -72,8 +72,8 @@ def _halving(backend: TorchBackend, requests: Sequence[Any]) -> list[Any]:
 def _kind(request: Request) -> tuple[Any, ...]:
     """What requests of one group have in common; () for one that is answered by itself."""
     if isinstance(request, LocalEpoch):
-        shapes = tuple(sorted([(group, np.shape(picks)) for group, picks in request.picks.items()]))
-        widths = tuple([(name, np.shape(rows)[1:]) for name, rows in request.data.items()])
+        shapes = tuple(sorted([(group, picks.shape) for group, picks in request.picks.items()]))
+        widths = tuple([(name, rows.shape[1:]) for name, rows in request.data.items()])
         step = 0 if request.optimiser.steady else request.moments.step
         mu = None if request.proximal is None else float(request.proximal[0])
         return LocalEpoch, request.model, request.loss, request.optimiser, step, shapes, widths, mu
@@ -228,7 +228,7 @@ class EpochRows:
         for group in dict.fromkeys(tensor.group for tensor in spec.inputs):
             names = [tensor.name for tensor in spec.inputs if tensor.group == group and tensor.name in first.data]
             joined, starts, counts = _joined([[request.data[name] for name in names] for request in requests])
-            picks = np.stack([request.picks[group] for request in requests], 1)
+            picks = _stacked([request.picks[group] for request in requests]).swapaxes(0, 1)
             fits = picks.dtype.kind in "iu" and ((picks >= -1) & (picks < counts[:, None])).all()
             if not fits:  # whose, and what is wrong with them
                 for request in requests:
@@ -275,9 +275,9 @@ def _joined(given: Sequence[list[NDArray[Any]]]) -> tuple[list[NDArray[Any]], ND
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)], starts, counts
 
 
-def _stacked(vectors: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Vectors (p,) of one type as (agents, p); `numpy.stack` takes three times as long for short ones."""
-    return np.concatenate(vectors).reshape(len(vectors), -1)
+def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Arrays of one shape and type as (agents, *shape); `numpy.stack` takes three times as long for short ones."""
+    return np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape)
 
 
 def _spec(model: Model, request: Gradient | LocalEpoch) -> LossSpec:

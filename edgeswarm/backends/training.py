@@ -102,7 +102,7 @@ def run(
 def moments_of(card: ModelCard, request: LocalEpoch, dtype: DTypeLike = np.float32) -> Moments:
     """The request's moments, slots as contiguous (p,) vectors. Raises ModelError: they are another optimiser's."""
     slots, wanted = request.moments.slots, SLOTS[request.optimiser.kind]
-    if len(slots) != wanted or any(np.shape(slot) != (card.size,) for slot in slots):
+    if len(slots) != wanted or any(slot.shape != (card.size,) for slot in slots):
         raise ModelError(
             f"moments of {len(slots)} slots do not fit {request.optimiser.kind} with {wanted} slots of {card.size} "
             "numbers: start the optimiser anew with `init`"

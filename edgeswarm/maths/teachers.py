@@ -145,7 +145,7 @@ class Teacher:
 
 def cut(said: Predictions, heads: int, embedding: int) -> Predictions:
     """Without heads from `heads` on, and without embeddings of another width than `embedding`; 0: without any."""
-    tops = said.tops[:, :heads] if said.tops.size else said.tops
+    tops = said.tops[:, :heads] if said.encoding == "top2" else said.tops
     kept = said.embedding if embedding and said.embedding.shape[1] == embedding else NO_EMBEDDING
     return replace(said, shares=said.shares[:, :heads], tops=tops, embedding=kept)
 

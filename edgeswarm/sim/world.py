@@ -305,19 +305,14 @@ class World:
                 if node.step is not None and node.step.request is not None:
                     asking.append((node, node.step, node.step.request))
                     node.step.request = None
-            replies = self._answered([request for _, _, request in asking])
-            went_on = [(node, step, reply) for (node, step, _), reply in zip(asking, replies, strict=True)]
-            while self.ready:
-                node = self.ready.popleft()
+            answered = zip(asking, self._answered([request for _, _, request in asking]), strict=True)
+            asking, ready, self.ready = [], self.ready, deque()
+            for (node, step, _), reply in answered:
+                if node.step is step:  # else it was switched off at this very instant
+                    self._go_on(node, step, reply, asking)
+            for node in ready:
                 if node.status == "running" and node.step is None and node.events:
-                    went_on.append((node, self._begun(node), None))
-            asking = []
-            for node, step, reply in went_on:
-                if node.step is not step:
-                    continue  # it was switched off at this very instant
-                request = self._next(node, step, reply)
-                if request is not None and not self._takes_time(node, step, request):
-                    asking.append((node, step, request))
+                    self._go_on(node, self._begun(node), None, asking)
 
     def _begun(self, node: Node) -> Step:
         """The step for what comes first; it stays in front until it is done: one at a time."""
@@ -329,27 +324,30 @@ class World:
         node.step = Step(node.agent.steps(event))
         return node.step
 
-    def _next(self, node: Node, step: Step, reply: Any) -> Request | None:
-        """What a step asks for next, None when it is over."""
+    def _go_on(self, node: Node, step: Step, reply: Any, asking: list[tuple[Node, Step, Request]]) -> None:
+        """With a step, up to what it asks for next, which is to be answered unless it takes time, or its end."""
         try:
             failed = isinstance(reply, EdgeswarmError)
             request = step.steps.throw(reply) if failed else step.steps.send(reply)
         except StopIteration:
             self._over(node)
-            return None
+            return
         except (ModelError, OutOfMemory):  # as a device does: nothing changed, and it tries again
             node.given_up += 1
             self._over(node, given_up=True)
-            return None
+            return
         if node.agent.taking is step.event:
             step.answered += 1
         else:  # the first request of this event: an event may follow from another within one step
             step.event, step.answered = node.agent.taking, 0
-        return request
+        if not self._takes_time(node, step, request):
+            asking.append((node, step, request))
 
     def _takes_time(self, node: Node, step: Step, request: Request) -> bool:
         """Whether the board computes for a while; the answer is worked out when that is over."""
-        seconds = self._duration_s(node.name, request) if self._duration_s is not None else 0.0
+        if self._duration_s is None:
+            return False
+        seconds = self._duration_s(node.name, request)
         if seconds > 0:
             step.request, step.done = request, False
             self.clock.call_at(self.clock.now() + seconds, self.computed, node.name, node.life)

@@ -59,7 +59,8 @@ class Received:
 
 @value(frozen=True, slots=True)
 class Sent:
-    """A `Send` left this node. bytes: what one copy takes on the wire; `messages` parts it was cut into."""
+    """A `Send` left this node; told to strategies that count it (`counts_sent`). bytes: what one copy takes on the
+    wire; `messages` parts it was cut into."""
 
     at: float
     to: str
@@ -249,6 +250,11 @@ def equipped(
     if topology is not None and hasattr(strategy, "topology"):
         given["topology"] = topology
     return replace(strategy, **given)
+
+
+def counts_sent(strategy: Any) -> bool:
+    """Whether a strategy is told of each message that has left; all are that do not say otherwise."""
+    return bool(getattr(strategy, "COUNTS_SENT", True))
 
 
 def wants_model(strategy: Any) -> bool:

@@ -21,7 +21,7 @@ import msgpack
 import numpy as np
 
 from edgeswarm.backends import sets
-from edgeswarm.messages import EVERYONE, Array, Prototypes
+from edgeswarm.messages import EVERYONE, SNAPSHOT, Array, Bids, Predictions, Prototypes, Pull, Weights
 from edgeswarm.strategies.base import (
     Action,
     Batch,
@@ -35,6 +35,7 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
     finish,
+    wants_model,
 )
 
 NODES = ("ann", "bob", "cid")
@@ -198,44 +199,90 @@ def check_step_keeps_the_old_state(strategy: Any, answer: Answer = sets.answer) 
 
 
 def check_repeated_message_changes_nothing(strategy: Any, answer: Answer = sets.answer) -> None:
-    """Every message delivered twice leaves the same state, and what follows is the same."""
+    """Every message delivered twice leaves the same state, and so does every one that comes again at the end."""
     events = events_of(play(strategy, answer), NODES[0])
     twice = [again for event in events for again in ((event, event) if isinstance(event, Received) else (event,))]
     once, _ = replay(strategy, strategy.init(NODES[0], 1), events, answer)
     doubled, _ = replay(strategy, strategy.init(NODES[0], 1), twice, answer)
     changed = differing(strategy.dump(once), strategy.dump(doubled))
     _require(not changed, f"messages delivered twice changed {', '.join(changed)}")
+    for event in events:
+        if isinstance(event, Received) and not isinstance(event.message, Pull):  # a question may be asked again
+            doubled, _ = replay(strategy, doubled, [replace(event, at=LENGTH_S)], answer)
+    changed = differing(strategy.dump(once), strategy.dump(doubled))
+    _require(not changed, f"messages that came late, when newer ones had, changed {', '.join(changed)}")
 
 
 def check_order_of_messages_does_not_matter(strategy: Any, answer: Answer = sets.answer) -> None:
-    """A node that hears the same messages in another order answers the same."""
-    received = [event for event in events_of(play(strategy, answer), NODES[0]) if isinstance(event, Received)]
-    start, _ = replay(strategy, strategy.init(NODES[0], 1), [Started(0.0, 1), Peers(0.0, NODES[1:])], answer)
-    answers = []
-    for seed in range(4):
-        order = np.random.default_rng(seed).permutation(len(received)) if seed else np.arange(len(received))
-        state, _ = replay(strategy, start, [replace(received[i], at=LENGTH_S) for i in order], answer)
-        answers.append(finish(strategy.predict(state, _probes()), answer))
-    names, confidences = answers[0]
-    for other_names, others in answers[1:]:
-        _require(names == other_names, "messages in another order led to other answers")
-        _require(bool(np.allclose(confidences, others, atol=1e-5)), "messages in another order changed confidences")
+    """A node that hears the same messages in another order answers the same, before its next round and after it, and
+    says the same in it; with samples of its own and without.
+
+    Differences between vectors are left out: they are of use in their order alone.
+    """
+    events = events_of(play(strategy, answer), NODES[0])
+    received = [event for event in events if isinstance(event, Received) and not _is_difference(event.message)]
+    own = [event for event in events if isinstance(event, Batch)]
+    for batches in ([], own[: len(own) // 2]):
+        beginning: list[Event] = [Started(0.0, 1), Peers(0.0, NODES[1:]), *batches]
+        start, _ = replay(strategy, strategy.init(NODES[0], 1), beginning, answer)
+        found = []
+        for seed in range(4):
+            order = np.random.default_rng(seed).permutation(len(received)) if seed else np.arange(len(received))
+            state, _ = replay(strategy, start, [replace(received[i], at=LENGTH_S) for i in order], answer)
+            before = finish(strategy.predict(state, _probes()), answer)
+            state, actions = replay(strategy, state, _alarms(events), answer)
+            after = finish(strategy.predict(state, _probes()), answer)
+            found.append((before, after, [action for action in actions if isinstance(action, Send)]))
+        for other in found[1:]:
+            for (names, confidences), (other_names, others) in zip(found[0][:2], other[:2], strict=True):
+                _require(names == other_names, "messages in another order led to other answers")
+                _require(bool(np.allclose(confidences, others, atol=1e-5)), "messages in another order changed answers")
+            _require(plain(found[0][2]) == plain(other[2]), "messages in another order changed what is said")
 
 
 def check_stranger_is_ignored(strategy: Any, answer: Answer = sets.answer) -> None:
-    """Messages of another schema, or from oneself, teach nothing and are not answered."""
-    story = play(strategy, answer)
-    events = events_of(story, NODES[0])
+    """Messages of another schema, model or public set, from oneself, or of a model's node that is no neighbour teach
+    nothing and are not answered. What may change is the entry "strange" of a dump, peers whose refusal was noted."""
+    events = events_of(play(strategy, answer), NODES[0])
     state, _ = replay(strategy, strategy.init(NODES[0], 1), events, answer)
-    before = finish(strategy.predict(state, _probes()), answer)
-    for event in [event for event in events if isinstance(event, Received)][-8:]:
-        echo = replace(event, sender=NODES[0])
-        strange = replace(event, sender="stranger", message=replace(event.message, schema=event.message.schema ^ 1))
-        for each in (echo, strange):
-            state, actions = replay(strategy, state, [each], answer)
-            _require(not any(isinstance(action, Send) for action in actions), "a stranger was answered")
-    after = finish(strategy.predict(state, _probes()), answer)
-    _require(plain(before) == plain(after), "a stranger changed the answers")
+    before, heard = state, [event for event in events if isinstance(event, Received)][-8:]
+    if wants_model(strategy):
+        heard.append(Received(LENGTH_S, NODES[1], Pull(strategy.schema, 0, SNAPSHOT)))
+    for event in heard:
+        for what, strange in _strangers(event):
+            state, actions = replay(strategy, state, [strange], answer)
+            _require(not any(isinstance(action, Send) for action in actions), f"{what} was answered")
+            changed = differing(
+                strategy.dump(before), {**strategy.dump(state), "strange": strategy.dump(before).get("strange")}
+            )
+            _require(not changed, f"{what} changed {', '.join(changed)}")
+    one, two = (replay(strategy, each, _alarms(events), answer) for each in (before, state))
+    _require(plain(one[1]) == plain(two[1]), "strangers changed what is done in the next round")
+
+
+def _strangers(event: Received) -> Iterator[tuple[str, Received]]:
+    """What must be ignored, made of what was not: who it is from or what is wrong with it, and the event."""
+    message = event.message
+    yield "one's own message", replace(event, sender=NODES[0])
+    newer = {} if isinstance(message, Pull) else {"version": message.version + 1000}
+    schema = replace(message, schema=message.schema ^ 1, **newer)
+    yield "a stranger of another schema", replace(event, sender="stranger", message=schema)
+    yield "a peer of another schema", replace(event, message=schema)
+    if isinstance(message, (Weights, Predictions, Bids)):
+        yield "a node that is no neighbour", replace(event, sender="stranger", message=replace(message, **newer))
+    if isinstance(message, Weights):
+        yield "another model", replace(event, message=replace(message, model=message.model ^ 1, **newer))
+    if isinstance(message, (Predictions, Bids)):
+        yield "another public set", replace(event, message=replace(message, public=message.public ^ 1, **newer))
+
+
+def _is_difference(message: Any) -> bool:
+    return isinstance(message, Weights) and message.base != SNAPSHOT
+
+
+def _alarms(events: list[Event]) -> list[Event]:
+    """A round now: whatever the node had asked to be woken for."""
+    return [Woke(LENGTH_S, name) for name in sorted({event.name for event in events if isinstance(event, Woke)})]
 
 
 def check_checkpoint_resumes_as_if_never_stopped(strategy: Any, answer: Answer = sets.answer) -> None:

@@ -30,6 +30,8 @@ ASKED_ROUNDS = 2
 PATIENCE_ROUNDS = 10
 """For how long a neighbour is not asked after it was asked for what was on its way."""
 STRANGERS_LIMIT = 256
+MOST_ROUNDS = 1 << 32
+"""Of a neighbour that is believed; the wire ends far above, so who follows one can go on."""
 GONE_LIMIT = 16
 """Peers that are no neighbours any more whose copies are kept, in case they come back."""
 BY_PEER = ("asked", "wanted", "patient", "pulled", "muted", "met", "ahead")
@@ -52,6 +54,8 @@ class Exchange(ModelKnobs):
     PARTS: ClassVar[tuple[str, ...]] = ("all",)
     TELLS: ClassVar[bool] = False
     """Whether it uses `tell`, so that a neighbour that has missed something can ask for it."""
+    COUNTS_SENT: ClassVar[bool] = False
+    """See `base.counts_sent`."""
 
     topology: Topology = field(default_factory=Topology, repr=False, compare=False)
     scheme: str = knob("float32", choices=VECTOR_SCHEMES)
@@ -163,6 +167,8 @@ class Exchange(ModelKnobs):
             return "other_schema"
         if message.model != model_number(card.hash):
             return "other_model"
+        if message.version > MOST_ROUNDS:
+            return "too_many_rounds"
         size = {"body": card.body_size, "head": card.size - card.body_size}.get(message.part, card.size)
         if message.values.size != size:
             return "wrong_size"
@@ -243,7 +249,7 @@ class Exchange(ModelKnobs):
         scheme = self.scheme if self.snapshot_every == 1 else "float32"
         for part in self.PARTS:
             said, version = state.arrays.get(f"said/{part}"), int(state.numbers.get(f"said/{part}", SNAPSHOT))
-            if said is not None and (pull.epoch, pull.version) < (state.epoch, version):
+            if said is not None and version >= 0 and (pull.epoch, pull.version) < (state.epoch, version):
                 message = self._message(state, part, self._compressed(state, part, said, scheme))
                 answers.append(Send(sender, replace(message, version=version)))
         return replace(state, numbers={**state.numbers, answered: event.at}) if answers else state, answers

@@ -30,11 +30,12 @@ from typing import ClassVar
 import numpy as np
 
 from edgeswarm.maths import tracking
+from edgeswarm.messages import SNAPSHOT, Weights
 from edgeswarm.strategies.base import Action, Note, Received
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.leads import Leads
 from edgeswarm.strategies.sharing import Sharing
-from edgeswarm.strategies.sharing_state import Copy, State, Step
+from edgeswarm.strategies.sharing_state import Copy, State, Step, changed
 
 MOST_SHIFT, TOLERANCE = 0.2, 0.05
 """How far a round is brought forward at most, and what is near enough, in periods."""
@@ -84,28 +85,46 @@ class GlobalUpdateTracking(Sharing):
         return at + self.period_s * (1 - min(MOST_SHIFT, max(0.0, behind - TOLERANCE)))
 
     def _heard(self, state: State, event: Received) -> tuple[State, list[Action]]:
-        """Keeps the copy before the newest too, and when a neighbour was first heard to have had the next round."""
+        """Keeps the newest copy but one too, and when a neighbour was first heard to have had the next round."""
         name = f"{event.sender}/all"
         before = state.copies.get(name)
         state, actions = super()._heard(state, event)
         copy = state.copies.get(name)
         if copy is None or copy is before:
-            return state, actions
+            return self._late(state, event), actions
         copies = {**state.copies, **({f"{event.sender}/before": before} if before else {})}
         led = copy.version == state.rounds + 1 and "led_at" not in state.numbers
         numbers = {**state.numbers, "led_at": event.at} if led else state.numbers
         return replace(state, copies=copies, numbers=numbers), actions
 
+    def _late(self, state: State, event: Received) -> State:
+        """A whole vector that a newer one has overtaken may still be the newest but one."""
+        message, name, before = event.message, f"{event.sender}/all", f"{event.sender}/before"
+        newest = state.copies.get(name)
+        if newest is None or not isinstance(message, Weights) or message.base != SNAPSHOT:
+            return state
+        if (message.epoch, message.version) >= (newest.epoch, newest.version):
+            return state
+        copies = {held: copy for held, copy in state.copies.items() if held not in (name, before)}
+        if before in state.copies:
+            copies[name] = state.copies[before]
+        found = super()._heard(changed(state, copies=copies), event)[0].copies.get(name)
+        if found is None or found is state.copies.get(before):
+            return state
+        return changed(state, copies={**state.copies, before: found})
+
     def _reached(self, state: State, at: float, copies: Mapping[str, Copy]) -> tuple[int, float]:
         """The round that this one is: the furthest that a neighbour has reached, as far as there has been time for it,
-        or what most neighbours have, so that one that lies cannot send the others ahead. And when this round would have
-        begun at the fastest pace; what is not used of it is kept, SPARE_ROUNDS at most."""
+        or what most neighbours have, so that one that lies cannot send the others ahead; a single one is believed by
+        who has just begun. And when this round would have begun at the fastest pace; what is not used of it is kept,
+        SPARE_ROUNDS at most."""
         shortest_s = (1 - MOST_SHIFT) * self.period_s
         begun = state.numbers.get("begun_at", at - shortest_s)
         number, reached = state.rounds, sorted(copy.version - 1 for copy in copies.values())
         if reached:
             most = number + int((at - begun) / shortest_s)
-            number = max(number, min(most, reached[-1]), reached[(len(reached) - 1) // 2])
+            crowd = reached[(len(reached) - 1) // 2] if len(reached) > 1 or not number else 0
+            number = max(number, min(most, reached[-1]), crowd)
         begun += (number + 1 - state.rounds) * shortest_s
         return number, max(begun, at - SPARE_ROUNDS * shortest_s)
 

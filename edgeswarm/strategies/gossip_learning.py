@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from edgeswarm.backends.base import Trained
 from edgeswarm.messages import SNAPSHOT, Weights
 from edgeswarm.strategies.base import Action, Note, Received, Send
 from edgeswarm.strategies.sharing import Sharing
@@ -42,15 +43,18 @@ class GossipLearning(Sharing):
     def _round(self, state: State, at: float) -> Step:
         new = _new(state)
         mean = sum((copy.vector for copy in new.values()), state.params) / np.float32(1 + len(new))
-        state, result = yield from self.trained(state, mean)
-        state = changed(state, params=result.params, copies={**state.copies, **_merged(new)} if new else state.copies)
+        state = self.scheduled(state)
+        result: Trained = yield self.request(state, mean)
+        copies = {**state.copies, **_merged(new)} if new else state.copies
+        state = self.learnt(state, result.moments, params=result.params, copies=copies)
         loss = sum(result.losses.tolist()) / len(result.losses)
         notes: list[Action] = [Note("loss", loss), Note("neighbours_heard", float(len(new)))]
         near = self.graph(state).listeners(state.node)
         if near:
             drawn = hashlib.blake2b(f"{state.seed}/{state.rounds}".encode(), digest_size=6).digest()
             to = near[int.from_bytes(drawn, "big") % len(near)]
-            notes.append(Send(to, self.told(state, "all", state.params).message))
+            values = self._compressed(state, "all", state.params, self.scheme)
+            notes.append(Send(to, self._message(state, "all", values)))
         return state, notes
 
     def _adopted(self, state: State, at: float) -> tuple[State, list[Action]]:

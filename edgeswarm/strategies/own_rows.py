@@ -64,7 +64,7 @@ class OwnRows:
         """All rows (n, d) float32 and labels (n,), the oldest of a ring first; there is at least one."""
         if len(self.blocks) == 1:
             rows, labels = self.blocks[0]
-            return _decoded(rows[self.skip :]), labels[self.skip :]
+            return (_decoded(rows[self.skip :]), labels[self.skip :]) if self.skip else (_decoded(rows), labels)
         x = np.concatenate([_decoded(rows) for rows, _ in self.blocks])
         return x[self.skip :], np.concatenate([labels for _, labels in self.blocks])[self.skip :]
 

@@ -235,11 +235,11 @@ class Sharing(Exchange):
         request = self.epoch(params, moments, state.rows, state.seed, state.counter - 1)
         return replace(request, optimiser=replace(request.optimiser, ahead=offset)) if offset else request
 
-    def learnt(self, state: State, moments: Moments) -> State:
-        """After the steps of `request`, which left these moments: one round more."""
+    def learnt(self, state: State, moments: Moments, **more: Any) -> State:
+        """After the steps of `request`, which left these moments: one round more. more: what else has changed."""
         offset = self._offset(state)
         moments = Moments(moments.step + offset, moments.slots) if offset else moments
-        return changed(state, moments=moments, rounds=state.rounds + 1)
+        return changed(state, moments=moments, rounds=state.rounds + 1, **more)
 
     def _offset(self, state: State) -> int:
         """Steps of the schedule of which the optimiser remembers nothing; adam alone needs to know."""
@@ -253,7 +253,7 @@ class Sharing(Exchange):
 
     def _swarm(self, state: State) -> int | None:
         """The lower median of the rounds that neighbours of whom there is news have had, so that one that lies, or two
-        of four, cannot end everybody's schedule; None without news."""
+        of four, cannot end everybody's schedule; a single one is believed. None without news."""
         near, at, rounds = frozenset(self.neighbours(state)), state.numbers.get("at", 0.0), dict[str, int]()
         for name, copy in state.copies.items():
             peer = name.rpartition("/")[0]

@@ -248,6 +248,10 @@ class MemoryHub:
     def _deliver(self, member: MemoryTransport, parcel: Parcel, waited_s: float) -> None:
         """Send copies down the link of `member`."""
         weather, link, now = self.weather, self.links.get(member.node, WIRE), self.clock.now()
+        if weather is CALM and link is WIRE and not self._last_due_s:  # nothing can happen on the way
+            self.set_out += 1
+            self.clock.call_at(now, self.arrive, member.node, member.cuts, parcel, waited_s)
+            return
         presence = parcel.parsed is not None and parcel.parsed.channel == "state"
         # presence is never lost or doubled: without it a simulation could not tell its nodes apart from dead ones
         copies = 1 if presence else self._copies(weather.loss, weather.duplicate)

@@ -161,9 +161,11 @@ class MemoryTransport:
 
     def _publish(self, packet: Packet) -> int:
         """Bytes of the packet."""
-        parcel = Parcel(self.node, packet)
-        self._counters["messages_sent"] += 1
-        self.took(parcel.size_bytes, control.PUBACK_BYTES if packet.qos else 0)
+        parcel, counters = Parcel(self.node, packet), self._counters
+        counters["messages_sent"] += 1
+        counters["bytes_sent"] += parcel.size_bytes
+        if packet.qos:
+            counters["bytes_received"] += control.PUBACK_BYTES
         self._hub.publish(self, parcel)
         return parcel.size_bytes
 
@@ -194,9 +196,11 @@ class MemoryTransport:
 
     def arrived(self, parcel: Parcel, parsed: topics.Parsed, waited_s: float) -> None:
         """A copy is here."""
-        self._counters["messages_received"] += 1
-        self.took(control.PUBACK_BYTES if parcel.packet.qos else 0, parcel.size_bytes)
-        content, size_bytes = self._hub.contents.of(parcel), parcel.size_bytes
+        content, size_bytes, counters = self._hub.contents.of(parcel), parcel.size_bytes, self._counters
+        counters["messages_received"] += 1
+        counters["bytes_received"] += size_bytes
+        if parcel.packet.qos:
+            counters["bytes_sent"] += control.PUBACK_BYTES
         if isinstance(content, Chunk):
             topic = topics.whole_topic(parcel.packet.topic)
             try:

@@ -289,15 +289,13 @@ _INBOX: dict[type, tuple[str, int]] = {
 """Last level and QoS of what goes to one node."""
 
 
-@lru_cache(maxsize=_MOST_TOPICS)
 def _lasting(topic: str) -> Route:
     """Where a message goes that is retained, and replaces the one before."""
     return Route(topic, 1, True, SNAPSHOT_EXPIRY_S)
 
 
-@lru_cache(maxsize=_MOST_TOPICS)
 def _passing(topic: str, qos: int) -> Route:
-    """Where a message goes that is not retained. Cached for the same reason as `parse`."""
+    """Where a message goes that is not retained."""
     return Route(topic, qos, False, MESSAGE_EXPIRY_S)
 
 

@@ -74,6 +74,8 @@ BEYOND = (
     *(Arm(f"D-PSGD, {loss:.0%} lost", "d_psgd", {}, loss) for loss in LOST),
     Arm("GUT 0.9, 10% lost", PAPER, {"mu": 0.9}, 0.1),
     *(Arm(f"product GUT 0.8, {loss:.0%} lost", OURS, LOSSY, loss) for loss in LOST),
+    Arm("D-PSGD that asks, 30% lost", "d_psgd", {"ask": True}, 0.3),
+    Arm("product GUT 0.8 that does not ask, 30% lost", OURS, {**LOSSY, "ask": False}, 0.3),
     Arm("D-PSGD, a third asleep", "d_psgd", {}, 0.0, ASLEEP),
     Arm("product GUT 0.8, a third asleep", OURS, LOSSY, 0.0, ASLEEP),
 )

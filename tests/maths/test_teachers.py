@@ -135,6 +135,9 @@ def test_what_is_of_no_use_takes_no_memory() -> None:
     assert fits.embedding.shape == (1, 8) and not lore.cut(fits, 2, 0).embedding.size
     top2 = lore.cut(said(softmax(heads=3), encoding="top2"), 1, 0)
     assert top2.shares.shape == top2.tops.shape == (N, 1, 2)
+    nothing = np.zeros((0, 3, 2), np.uint8)
+    silent = lore.cut(replace(top2, rows=top2.rows[:0], shares=nothing, tops=nothing, trust=top2.trust[:0]), 1, 0)
+    assert silent.shares.shape == silent.tops.shape == (0, 1, 2) and lore.joined(None, silent, N, 0.0) is None
 
 
 def test_a_class_that_others_know_is_not_taken_from_one_voice() -> None:

@@ -35,8 +35,8 @@ BLOCK = 20
 MODEL = perceptron(("no", "yes"), np.full(D, 1.5), np.full(D, 1.8), 4, heads=2)
 PUBLIC = PublicSet(np.random.default_rng(5).normal(1.5, 2.0, (48, D)).astype(np.float32), ("no", "yes"))
 METHODS = sorted(STRATEGIES)
-RATES = {"global_update_tracking": 0.2, "global_update_tracking_paper": 0.2, "gradient_tracking": 0.2}
-"""Of methods whose steps have no momentum."""
+PLAIN = ("global_update_tracking", "global_update_tracking_paper", "gradient_tracking")
+"""Methods whose steps have no momentum."""
 TOPOLOGIES = (None, Topology("ring", NAMES), Topology("full"))
 
 
@@ -58,7 +58,8 @@ def method(seed: int) -> tuple[str, Any]:
     settings = SETTINGS[name][turn % len(SETTINGS[name])]
     topology = TOPOLOGIES[turn % len(TOPOLOGIES)]
     if hasattr(STRATEGIES[name], "rate"):
-        settings = {**settings, "rate": RATES.get(name, 0.05)}  # to have learnt it in twelve rounds
+        momentum = settings.get("optimiser") != "sgd" and name not in PLAIN
+        settings = {**settings, "rate": 0.05 if momentum else 0.2}  # to have learnt it in half of twelve rounds
     return name, equipped(STRATEGIES[name](**settings), 7, MODEL, topology=topology, public=PUBLIC)
 
 

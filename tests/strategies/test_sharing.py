@@ -272,7 +272,7 @@ SCHEDULE = {"schedule": "step", "milestones": (50,)}
 
 def test_one_of_two_neighbours_cannot_end_the_schedule() -> None:
     ann = Node("ann", **SCHEDULE)
-    ann.hear(0.5, "bob", whole(ann, version=2**40 - 1))
+    ann.hear(0.5, "bob", whole(ann, version=2**32))
     ann.hear(0.6, "dan", whole(ann, version=1))
     ann.round(1.0)
     assert ann.state.moments.step == 2
@@ -280,9 +280,9 @@ def test_one_of_two_neighbours_cannot_end_the_schedule() -> None:
 
 def test_a_schedule_that_was_driven_ahead_comes_back() -> None:
     ann = Node("ann", **SCHEDULE)
-    ann.hear(0.5, "bob", whole(ann, version=2**40 - 1))
+    ann.hear(0.5, "bob", whole(ann, version=2**32))
     ann.round(1.0)
-    assert ann.state.moments.step == 2**40, "the only one it has heard"
+    assert ann.state.moments.step == 2**32 + 1, "the only one it has heard"
     ann.hear(1.5, "dan", whole(ann, version=2))
     ann.round(2.0)
     assert ann.state.moments.step == 3
@@ -443,3 +443,21 @@ def test_gossip_sends_to_those_who_hear_it() -> None:
     (send,) = [each for each in ann(Woke(1.0, "train")) if isinstance(each, Send)]
     assert send.to != heard and ring.graph("ann", ()).neighbours(send.to) == ("ann",)
     assert Node(send.to, "gossip_learning", ring).hear(1.1, "ann", send.message) == [Note("age_s", 0.0, "ann")]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_who_only_tells_whole_vectors_has_no_answer_for_one_who_asks(epoch: int) -> None:
+    """A neighbour set to ask may sit beside one that keeps nothing to answer with."""
+    ann = Node("ann", scheme="int8")
+    ann(Woke(1.0, "train"))
+    assert ann.hear(1.5, "bob", Pull(SCHEMA, epoch, SNAPSHOT)) == []
+    assert any(isinstance(action, Send) for action in ann(Woke(2.0, "train")))
+
+
+def test_one_that_has_had_more_rounds_than_can_be_is_refused() -> None:
+    ann = Node("ann")
+    there, beyond = (whole(ann, version=version) for version in (1 << 32, (1 << 32) + 1))
+    ann.hear(1.0, "bob", beyond)
+    assert not ann.state.copies
+    ann.hear(1.1, "bob", there)
+    assert ann.state.copies["bob/all"].version == 1 << 32
