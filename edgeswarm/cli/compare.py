@@ -55,13 +55,15 @@ def command(
     """Play every method and every control on your data, and say what each reaches for equal bytes and in equal time.
 
     Devices are simulated: the very agents, methods and bytes of real ones, in virtual time. Two tables and two pictures
-    come of it. Knobs (--set strategy.rate=0.05) are for every method that has them; the other keys, and what --config
-    may say, are those of `edgeswarm simulate`. Ctrl-C lets the runs under way end.
+    come of it. Knobs (--set strategy.rate=0.05) are for every method that has them; where none is given, methods have
+    the settings with which `edgeswarm plan` plays them, and notes say which are not the method's own. The other keys,
+    and what --config may say, are those of `edgeswarm simulate`. Ctrl-C lets the runs under way end.
     """
     from edgeswarm.errors import ConfigError
     from edgeswarm.sim.compare import budgets, cells, chosen, compare
     from edgeswarm.sim.scenario import load
-    from edgeswarm.sim.sweep import common_fault
+    from edgeswarm.sim.stage import check_data
+    from edgeswarm.sim.sweep import common_fault, outcome_of
 
     said = {"report.every_s": "0.01"} | parsed(settings)  # any that suits: `cells` sets it for each run
     said |= {_SHORT[name]: str(value) for name, value in short.items() if value is not None}
@@ -70,6 +72,8 @@ def command(
         raise click.UsageError("which methods are compared is said by --methods, not by --set strategy.name")
     scenario = load(config_file, said)
     wanted = cells(scenario, chosen([name.strip() for name in methods.split(",") if name.strip()]), knobs, seeds, exam)
+    if any(outcome_of(folder, cell) is None for cell in wanted):
+        check_data(scenario)  # what is wrong with the samples is the same for all runs
     output.say(f"runs: {len(wanted)}, of {scenario.swarm.nodes} devices; each is kept in {folder}")
     with asked_to_stop() as asked:
         curves = compare(

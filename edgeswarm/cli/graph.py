@@ -71,7 +71,8 @@ def command(
 
     The graph is of a KIND (ring, torus, regular, ...), of a file (--edges), of the config (--config), or of what the
     running nodes of a site say of their links (--site, --broker): then the best ones are chosen that connect all, a
-    link being the better the younger what comes over it is. Ends with 5 when no node reported a link in time.
+    link being the better the younger what comes over it is. Ends with 5 when no node reported a link in time. A graph
+    in parts is drawn and named as such, and ends with 0 all the same; agents refuse one.
     """
     sources = [bool(kind), edges is not None, bool(site or broker), config_file is not None and not (site or broker)]
     if sum(sources) != 1:
@@ -323,14 +324,16 @@ def _print(title: str, graph: Graph, facts: dict[str, Any]) -> None:
 
 def meanings(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """By method, what the numbers ask for."""
+    from edgeswarm.maths.spectra import MOST_MU
+
     if facts["parts"] > 1:
         return [("every method", "learns in each part alone: add links, or choose another kind, degree or seed")]
     found = []
     if facts["largest_mu"] is not None:
         largest, chosen = facts["largest_mu"], facts["chosen_mu"]
         text = f"mu {chosen:.2f}; stable below {largest:.2f}; leaves {100 * (1 - chosen):.0f} % of the skew's bias"
-        if chosen < 0.9 and facts["weights"] != "lazy":
-            text += "; --weights lazy allows 0.90"
+        if chosen < MOST_MU and facts["weights"] != "lazy":
+            text += f"; --weights lazy allows {'more' if facts['directed'] else f'{MOST_MU:.2f}'}"
         found.append(("global_update_tracking", text))
     degree = facts["degree"]
     if facts["weights"] == "uniform" and degree["least"] < degree["most"]:

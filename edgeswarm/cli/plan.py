@@ -211,6 +211,11 @@ def _row(each: Estimate, plan: Plan, goal: str) -> list[str]:
 
 # ---- what the devices are to be told --------------------------------------------------------------------------------
 
+UNNAMED = (
+    "# names: every device, the same list on each. Only then is the graph fixed, as in the simulation: it and mu are",
+    "# checked at the start, and who is away keeps its place. Without names it is built anew of whoever is present.",
+)
+
 
 def _model(path: Path, scenario: Scenario, method: str, rows: DataSet, backend: str) -> Path | None:
     """Write the model that devices start from; where it is, None for a method without one."""
@@ -246,6 +251,8 @@ def _sections(scenario: Scenario, plan: Plan, model: Path | None, folder: Path) 
         path = model or scenario.model.path
         found["model"] = {"path": beside(path)} if path else {}
     graph = told(scenario.graph, GraphConfig())
+    if scenario.swarm.names and not scenario.graph.file:  # what was simulated is the graph of these
+        graph = {"names": scenario.graph.names or scenario.names, **graph}
     if graph and hasattr(method, "topology"):
         found["graph"] = graph
     if wants_public(method):
@@ -270,6 +277,8 @@ def _lines(sections: Mapping[str, Mapping[str, Any]], scenario: Scenario) -> lis
     for name, section in sections.items():
         lines += [*([""] if lines else []), f"[{name}]"]
         lines += [f"{key} = {toml_value(value)}" for key, value in section.items()] or [remarks[name]]
+        if name == "graph" and not section.keys() & {"names", "file"}:
+            lines += UNNAMED
     return lines
 
 

@@ -20,6 +20,7 @@ from edgeswarm.errors import ConfigError
 from edgeswarm.models.file import read
 from edgeswarm.models.limits import Limits
 from edgeswarm.sim.canvas import COLOURS, canvas, saved, tidy
+from edgeswarm.sim.methods import played_with
 from edgeswarm.sim.outcome import Outcome
 from edgeswarm.sim.report import size, span
 from edgeswarm.sim.scenario import ReportTable, Scenario, changed
@@ -47,7 +48,7 @@ class Curve:
     """What one method reached, mean of all devices and runs. at_s: virtual times.  bytes: of a device so far, sent and
     received.  accuracy: by name of EXAMS.  rounds, age_s: at the end, None where the method has none.
     runs: how many; failed: why others could not be played.  head: which one answers, of a method with auxiliary
-    heads."""
+    heads.  settings: that are not the method's own."""
 
     method: str
     at_s: tuple[float, ...] = ()
@@ -58,6 +59,7 @@ class Curve:
     runs: int = 0
     failed: tuple[str, ...] = ()
     head: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -86,6 +88,7 @@ class Curve:
             "runs": self.runs,
             "failed": list(self.failed),
             "head": self.head,
+            "settings": dict(self.settings),
         }
 
 
@@ -110,7 +113,8 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
 def cells(
     scenario: Scenario, methods: Sequence[str], knobs: Mapping[str, str], seeds: int, exam: str = "own"
 ) -> list[Cell]:
-    """A run for each method and seed. knobs: for every method that has them.
+    """A run for each method and seed. knobs: for every method that has them; what neither they nor the scenario say is
+    as `methods.played_with` has it.
 
     exam: of EXAMS. A method with auxiliary heads answers with the main one, which learns a device's own samples alone;
     where all classes count alike, with the last of those that learn from others, unless knobs say which.
@@ -121,26 +125,20 @@ def cells(
     for knob in knobs:
         if knob not in everybody:
             raise ConfigError(f"--set strategy.{knob}: no method has such a knob{did_you_mean(knob, everybody)}")
-    looked = replace(scenario, report=ReportTable(scenario.swarm.duration_s / LOOKS))
-    found = []
-    for name in methods:
-        own = _serving(name, scenario, knobs) if exam == "common" and "serve" in known[name] else {}
-        own |= {f"strategy.{knob}": value for knob, value in knobs.items() if knob in known[name]}
-        for seed in range(seeds):
-            settings = {"strategy.name": name, SEED: str(scenario.swarm.seed + seed)}
-            found.append(Cell(settings, changed(looked, {**settings, **own})))
-    return found
-
-
-def _serving(name: str, scenario: Scenario, knobs: Mapping[str, str]) -> dict[str, str]:
-    """Heads that learn, as `estimate` has them: those beyond the diameter learn nothing new; and the one that answers,
-    the last of them."""
     path = scenario.model.path
     heads = read(Path(path), Limits()).card.heads if path else scenario.model.heads
     hops = scenario.topology().graph(scenario.names[0], scenario.names).diameter()[0]
-    few = STRATEGIES[name]().ranks or max(1, min(heads, hops))
-    ranks = knobs.get("ranks", str(few))
-    return {"strategy.ranks": ranks, "strategy.serve": str(heads) if ranks == "0" else ranks}
+    looked = replace(scenario, report=ReportTable(scenario.swarm.duration_s / LOOKS))
+    found = []
+    for name in methods:
+        own = {f"strategy.{knob}": value for knob, value in knobs.items() if knob in known[name]}
+        given = changed(looked, {"strategy.name": name, **own})
+        more = played_with(name, given.strategy.knobs, heads, hops, exam)
+        more = {f"strategy.{knob}": value for knob, value in more.items()}
+        for seed in range(seeds):
+            settings = {"strategy.name": name, SEED: str(scenario.swarm.seed + seed)}
+            found.append(Cell(settings, changed(given, {**settings, **more})))
+    return found
 
 
 def compare(
@@ -190,6 +188,7 @@ def _curve(method: str, outcomes: Sequence[Outcome], failed: tuple[str, ...]) ->
         len(outcomes) if looks else 0,
         failed,
         _head(method, outcomes[0]),
+        _settings(method, outcomes[0]),
     )
 
 
@@ -201,15 +200,31 @@ def _head(method: str, outcome: Outcome) -> str:
     return f"auxiliary head {serve}" if serve else "main head"
 
 
+def _settings(method: str, outcome: Outcome) -> dict[str, Any]:
+    """Those that are not the method's own values."""
+    own = settings_of(STRATEGIES[method])
+    given = {key: value for key, value in outcome.scenario["strategy"].items() if key in own}
+    return {key: value for key, value in given.items() if value != own[key].default}
+
+
 def sentences(curves: Sequence[Curve]) -> list[str]:
-    """What a reader of the tables should know."""
-    return [
+    """What a reader of the tables should know: settings, and heads that answer."""
+    played = [curve for curve in curves if curve.runs]
+    who: dict[str, list[str]] = {}
+    for curve in played:
+        for key, value in curve.settings.items():
+            who.setdefault(f"{key} {value}", []).append(curve.method)
+    said = [
+        f"{what}, not the method's own: {'all' if len(methods) == len(played) > 1 else ', '.join(methods)}"
+        for what, methods in sorted(who.items())
+    ]
+    return said + [
         f"{curve.method} answers with its main head, which learns own samples alone; where all classes count "
         "alike its auxiliary heads, which learn from others, are better: --exam common asks the last of them"
         if curve.head == "main head"
         else f"{curve.method} answers with {curve.head}, which learns from others, not with its main head"
-        for curve in curves
-        if curve.head and curve.runs
+        for curve in played
+        if curve.head
     ]
 
 

@@ -17,6 +17,7 @@ from edgeswarm.maths.age import mean_age_paced
 from edgeswarm.maths.graphs import Graph
 from edgeswarm.models.card import ModelCard
 from edgeswarm.models.cost import cost
+from edgeswarm.sim.methods import played_with
 from edgeswarm.sim.scenario import Scenario
 from edgeswarm.sim.traffic import bids_bytes, predictions_bytes, prototypes_bytes, weights_bytes
 from edgeswarm.strategies import STRATEGIES
@@ -28,19 +29,16 @@ BUSY = 0.5
 FEWEST_ROUNDS = 24.0
 """Rounds a day below which a method is of no use."""
 
-CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    "isolated": {},
-    "prototype_gossip": {},
-    "prototype_distillation": {},
-    "d_psgd": {"scheme": "int8"},
-    "global_update_tracking": {"scheme": "int8", "rate": 0.1},
-    "gatta": {"scheme": "int8"},
-    "multi_headed_distillation": {},
-}
-"""Methods that are compared, each with the settings it is planned with; controls are for `edgeswarm compare`.
-
-Global update tracking takes plain steps, so its rate is what the others' steps of 0.01 come to with momentum 0.9.
-"""
+CANDIDATES = (
+    "isolated",
+    "prototype_gossip",
+    "prototype_distillation",
+    "d_psgd",
+    "global_update_tracking",
+    "gatta",
+    "multi_headed_distillation",
+)
+"""Methods that are compared, with the settings of `sim.methods`; controls are for `edgeswarm compare`."""
 VECTORS_PER_NEIGHBOUR = {"global_update_tracking": 4}
 """Vectors of the model's size that a node keeps for each neighbour; 1 for the other methods that share models."""
 
@@ -153,10 +151,7 @@ def told(strategy: Any, place: Place) -> tuple[Told, ...]:
 def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
     scenario, cls = place.scenario, STRATEGIES[name]
     chosen = {key: value for key, value in scenario.strategy.knobs.items() if hasattr(cls, key)}
-    settings = {**CANDIDATES[name], **chosen}
-    if name == "multi_headed_distillation":  # heads beyond the diameter learn nothing new; the last knows most of all
-        ranks = max(1, min(place.headed.heads, place.hops))
-        settings = {"ranks": ranks, "serve": ranks if demand.goal == "common" else 0, **settings}
+    settings = {**played_with(name, chosen, place.headed.heads, place.hops, demand.goal), **chosen}
     strategy = cls(**settings)
     card = place.card_of(strategy)
     said = told(strategy, place)

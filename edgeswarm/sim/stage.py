@@ -136,16 +136,8 @@ def prepare(scenario: Scenario, data: DataSet | None = None, backend: str = "aut
     Raises ConfigError, DataError, ModelError, one line.
     """
     data = _read(scenario.data, scenario.swarm.seed) if data is None else data
-    classes = data.classes
-    if len(classes) < 2:
-        raise DataError(f"{data.name}: one class alone ({classes[0]!r}); there is nothing to tell apart")
-    place = {label: at for at, label in enumerate(classes)}
-    foreign = next((label for label in classes if not usable_label(label)), None)
-    if foreign is not None:
-        raise DataError(f"{data.name}: {foreign[:40]!r} cannot be a class name")
-    y = np.array([place[label] for label in data.y], np.int64)
-    rng = np.random.default_rng((scenario.swarm.seed, 1))
-    learn, exam_x, exam_y = _apart(data, y, place, scenario.data.test, rng)
+    classes, rng = data.classes, np.random.default_rng((scenario.swarm.seed, 1))
+    y, learn, exam_x, exam_y = _labelled(data, scenario.data.test, rng)
     given = read(Path(scenario.model.path), Limits()) if scenario.model.path and scenario.trains else None
     encoder = read(Path(scenario.encoder.path), Limits()) if scenario.encoder.path else None
     answering = _backend(scenario.trains or encoder is not None, backend, scenario.swarm.nodes)
@@ -181,6 +173,14 @@ def prepare(scenario: Scenario, data: DataSet | None = None, backend: str = "aut
     )  # fmt: skip
 
 
+def check_data(scenario: Scenario) -> None:
+    """Read the samples and set those of the examination apart, as every run of the scenario will.
+
+    Raises DataError, one line: nobody could learn from them.
+    """
+    _labelled(_read(scenario.data, scenario.swarm.seed), scenario.data.test, np.random.default_rng(0))
+
+
 def _left_out(x: Array, columns: tuple[str, ...]) -> tuple[str, ...]:
     """A note where devices will not train with some of the rows x. columns: their names, where they have some."""
     large = int((~trainable(x)).sum())
@@ -206,6 +206,21 @@ def _read(table: DataTable, seed: int) -> DataSet:
         test = data_sets.read(Path(table.test_path), table.label, table.limit_rows, seed)
         found = data_sets.with_test(found, test)
     return found
+
+
+def _labelled(
+    data: DataSet, share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], Rows, Array, NDArray[np.int64]]:
+    """Each row's class as a place among `data.classes`, and what `_apart` gives. Raises DataError."""
+    classes = data.classes
+    if len(classes) < 2:
+        raise DataError(f"{data.name}: one class alone ({classes[0]!r}); there is nothing to tell apart")
+    foreign = next((label for label in classes if not usable_label(label)), None)
+    if foreign is not None:
+        raise DataError(f"{data.name}: {foreign[:40]!r} cannot be a class name")
+    place = {label: at for at, label in enumerate(classes)}
+    y = np.array([place[label] for label in data.y], np.int64)
+    return y, *_apart(data, y, place, share, rng)
 
 
 def _apart(

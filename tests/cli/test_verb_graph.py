@@ -39,6 +39,17 @@ def test_as_json(run_json: Callable[..., Any]) -> None:
     assert run_json("graph", "dyck", "--nodes", "32", "--weights", "lazy")["chosen_mu"] == 0.8
 
 
+@pytest.mark.parametrize(
+    ("kind", "allowed"), [("ring", ""), ("dyck", "; --weights lazy allows 0.80"), ("directed-ring", "allows more")]
+)
+def test_what_lazy_weights_allow_is_so(run: Run, run_json: Callable[..., Any], kind: str, allowed: str) -> None:
+    (line,) = [line for line in run("graph", kind, "--nodes", "32").stdout.splitlines() if "the skew's bias" in line]
+    plain, lazy = (run_json("graph", kind, "--nodes", "32", "--weights", weights)["chosen_mu"]
+                   for weights in ("metropolis", "lazy"))  # fmt: skip
+    assert line.endswith(allowed) and ("lazy" in line) == (lazy > plain) == bool(allowed)
+    assert "0.80" not in allowed or lazy == 0.8
+
+
 def test_one_way_links_are_told_as_such(run: Run, run_json: Callable[..., Any]) -> None:
     data = run_json("graph", "directed-ring", "--names", "b,a,c")
     assert data["directed"] and data["edges"] == [["a", "b"], ["b", "c"], ["c", "a"]]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cli_world import Run
 
+from edgeswarm.cli.plan import UNNAMED
+
 FIELDS = {
     "nodes", "features", "classes", "model", "graph", "boards", "traffic_per_day_mb", "goal", "days_of_data", "choice",
     "next_best", "reasons", "duration_s", "methods", "config", "model_file",
@@ -116,6 +118,23 @@ def test_what_is_recommended_is_a_devices_config(
     Path("node/bare.toml").write_text(part.partition("[model]")[0] + '[graph]\nkind = "ring"\n')
     without = run_json("simulate", "--config", "node/bare.toml", *swarm)
     assert with_model["nodes"] == without["nodes"] and with_model["summary"]["rounds"] == 4.0
+
+
+def test_named_devices_get_the_graph_that_was_simulated(run: Run, run_json: Callable[..., Any]) -> None:
+    """With names in [graph] an agent has the very graph of the plan; without, it has to be told what belongs there."""
+    words = ("plan", "--features", "8", "--classes", "2", "--graph", "ring", "-q")
+    Path("swarm.toml").write_text('[swarm]\nnodes = 4\nnames = ["south", "north", "east", "west"]\n')
+    data = run_json(*words, "--config", "swarm.toml", "--write", "part.toml")
+    names = ["east", "north", "south", "west"]
+    assert data["config"]["graph"] == {"kind": "ring", "names": names}
+    assert "# names" not in Path("part.toml").read_text()
+    assert run_json("graph", "--config", "part.toml")["nodes"] == names
+    assert run_json(*words[:-3], "-q", "--config", "swarm.toml")["config"]["graph"] == {"names": names}
+    text = run(*words).stdout
+    assert text.endswith(f'[graph]\nkind = "ring"\n{chr(10).join(UNNAMED)}\n')
+    Path("hall.txt").write_text("north east\neast south\nsouth west\n")
+    words = (*words[:5], "--set", "graph.kind=edges", "--set", "graph.file=hall.txt", "--config", "swarm.toml", "-q")
+    assert run_json(*words)["config"]["graph"] == {"kind": "edges", "file": "hall.txt"}
 
 
 def test_without_files_the_sections_say_what_to_make(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

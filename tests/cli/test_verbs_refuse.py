@@ -66,6 +66,28 @@ def test_one_line_and_2(run: Run, words: tuple[str, ...], says: str) -> None:
     assert len(lines) == 1 and lines[0].startswith("edgeswarm: ") and says in lines[0], lines
 
 
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [("one.csv", "one class alone ('k0')"), ("none.csv", "holds no labelled sample"), ("missing.csv", "check the path"),
+     ("rare.csv", "class 'x' has 1 row")],
+)  # fmt: skip
+def test_a_comparison_reads_the_samples_before_it_plays_anything(run: Run, data: str, says: str) -> None:
+    Path("rare.csv").write_text(Path("mine.csv").read_text() + "1,2,3,4,5,x\n")
+    lines = run("compare", *SHORT[:-1], "--data", data, "--jobs", "1", "--folder", "kept", code=2).stderr.splitlines()
+    assert len(lines) == 1 and says in lines[0] and not Path("kept").exists(), lines
+
+
+def test_a_comparison_that_was_played_is_shown_without_its_samples(run: Run) -> None:
+    words = ("compare", "--nodes", "3", "--time", "12", "--methods", "isolated", "--data", "some.csv", "--jobs", "1",
+             "--backend", "reference", "--folder", "kept", "-q")  # fmt: skip
+    rows = [f"{at % 2}.{at},{at},k{at % 2}" for at in range(40)]
+    Path("some.csv").write_text("\n".join(["a,b,label", *rows]) + "\n")
+    said = run(*words).stdout
+    Path("some.csv").unlink()
+    assert run(*words).stdout == said
+
+
 def test_a_short_comparison_needs_no_other_key(run: Run) -> None:
     said = run("compare", "--nodes", "3", "--time", "12", "--methods", "isolated", "--set", "data.per_node=40",
                "--jobs", "1", "--backend", "reference", "-q")  # fmt: skip

@@ -63,10 +63,16 @@ def test_the_verdict_names_the_method_and_the_figure(bench) -> None:
 
 
 @pytest.mark.broker
-def test_devices_run_and_cost_about_what_the_simulation_says(bench, laboratory) -> None:
-    """A few seconds of eight real processes: the start is most of it, so the limits here are wide."""
+def test_devices_run_and_cost_what_the_simulation_says(bench: ModuleType, tmp_path: Path) -> None:
+    """Twelve seconds of eight real processes. What a round costs is held closely on every machine; accuracy, and with
+    it all bytes, where devices had nine in ten of their rounds, which a very busy machine does not leave them."""
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")
-    found = bench.compared(laboratory, "d_psgd")
-    assert found["rounds_devices"] > 0 and found["accuracy_devices"] > 0
-    assert abs(found["bytes_sent_share"]) < 0.5 and abs(found["bytes_received_share"]) < 0.5
+    longer = bench.Laboratory(tmp_path, 12.0)
+    longer.prepare()
+    found = bench.compared(longer, "d_psgd")
+    rounds = found["rounds_devices"] / found["rounds_simulation"]
+    assert 0.5 < rounds < 1.1 and (rounds < 0.9 or abs(found["accuracy_points"]) < 10), found
+    for way in ("bytes_sent", "bytes_received"):
+        per_round = (1 + found[f"{way}_share"]) * rounds
+        assert abs(per_round - 1) < (0.05 if way == "bytes_sent" else 0.15), (way, found)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from edgeswarm.cli import group
 from edgeswarm.errors import ConfigError
-from edgeswarm.sim.compare import LOOKS, METHODS, Curve, budgets, by_bytes, by_time, cells, chosen, compare
+from edgeswarm.models.perceptron import perceptron
+from edgeswarm.sim.compare import EXAMS, LOOKS, METHODS, Curve, budgets, by_bytes, by_time, cells, chosen, compare
+from edgeswarm.sim.compare import sentences as notes_of
+from edgeswarm.sim.estimate import Demand, Place, estimates
+from edgeswarm.sim.methods import SETTINGS
 from edgeswarm.sim.scenario import load
 from edgeswarm.strategies import STRATEGIES
 
@@ -75,26 +81,62 @@ def test_knobs_go_to_the_methods_that_have_them() -> None:
     found = cells(scenario, ("d_psgd", "prototype_gossip"), {"rate": "0.05"}, 2)
     assert [cell.scenario.strategy.name for cell in found] == ["d_psgd"] * 2 + ["prototype_gossip"] * 2
     assert [cell.scenario.swarm.seed for cell in found] == [0, 1, 0, 1]
-    assert dict(found[0].scenario.strategy.knobs) == {"rate": 0.05} and not found[2].scenario.strategy.knobs
+    knobs = {"rate": 0.05, "scheme": "int8"}
+    assert dict(found[0].scenario.strategy.knobs) == knobs and not found[2].scenario.strategy.knobs
     assert {cell.scenario.report.every_s for cell in found} == {80 / LOOKS}
     with pytest.raises(ConfigError, match="no method has such a knob; did you mean 'rate'"):
         cells(scenario, ("d_psgd",), {"rat": "1"}, 1)
+
+
+def test_methods_are_compared_as_they_are_planned() -> None:
+    """What a plan would recommend is what a comparison plays; what the reader sets goes before both."""
+    assert set(SETTINGS) <= set(STRATEGIES)
+    for said in ({}, {"strategy.name": "d_psgd", "strategy.rate": 0.02}):
+        scenario = load(None, {"swarm.nodes": "6", "graph.kind": "ring", **said})
+        flat = np.zeros(4, np.float32)
+        card = perceptron(["a", "b"], flat, flat + 1, 8, heads=scenario.model.heads).card
+        graph = scenario.topology().graph(scenario.names[0], scenario.names)
+        where = Place(scenario, graph, 4, 2, card, card, 50)
+        for exam in EXAMS:
+            planned = {each.method: dict(each.settings) for each in estimates(where, Demand(1e15, exam))}
+            for cell in cells(scenario, tuple(planned), {}, 1, exam):
+                mine = planned[cell.scenario.strategy.name]
+                assert {**dict(cell.scenario.strategy.knobs), "period_s": mine["period_s"]} == mine
+                assert not said or mine.get("rate", 0.02) == 0.02
+    (tracking,) = cells(load(None, {}), ("global_update_tracking",), {}, 1)
+    assert tracking.scenario.strategy.knobs["rate"] == 0.1, "plain steps: 0.01 would be a tenth of the others'"
+    file = load(None, {"strategy.name": "d_psgd", "strategy.scheme": "float32"})
+    for knobs, scheme in (({}, "float32"), ({"scheme": "int4"}, "int4")):
+        (cell,) = cells(file, ("gossip_learning",), knobs, 1)
+        assert cell.scenario.strategy.knobs["scheme"] == scheme
 
 
 def test_where_all_classes_count_alike_the_shared_head_answers() -> None:
     scenario = load(None, {"swarm.duration_s": "80", "swarm.nodes": "6", "graph.kind": "ring"})
     names = ("multi_headed_distillation", "fedmd", "d_psgd")
 
+    full = load(None, {"swarm.nodes": "6", "graph.kind": "full"})
+
     def serving(exam: str, knobs: dict[str, str], given: Any = scenario) -> list[tuple[Any, Any]]:
         found = [cell.scenario.strategy.knobs for cell in cells(given, names, knobs, 1, exam)]
         return [(knobs.get("ranks"), knobs.get("serve")) for knobs in found]
 
-    assert serving("own", {}) == [(None, None)] * 3
+    assert serving("own", {}) == [(3, 0), (1, 0), (None, None)]
+    assert serving("own", {"serve": "2"}, full)[0] == (2, 2), "a head that is to answer learns"
     assert serving("common", {}) == [(3, 3), (1, 1), (None, None)], "a ring of six is three hops wide"
-    full = load(None, {"swarm.nodes": "6", "graph.kind": "full"})
     assert serving("common", {}, full) == [(1, 1), (1, 1), (None, None)]
     assert serving("common", {"ranks": "2"}) == [(2, 2), (2, 2), (None, None)]
     assert serving("common", {"ranks": "0", "serve": "1"})[0] == (0, 1)
+
+
+def test_settings_that_are_not_a_methods_own_are_said() -> None:
+    here, there = replace(DEAR, settings={"scheme": "int8"}), replace(FRUGAL, method="gatta", settings={"rate": 0.1})
+    assert notes_of([here, there]) == [
+        "rate 0.1, not the method's own: gatta", "scheme int8, not the method's own: d_psgd",
+    ]  # fmt: skip
+    both = [here, replace(there, settings={"scheme": "int8"})]
+    assert notes_of(both) == ["scheme int8, not the method's own: all"]
+    assert notes_of([DEAR, FRUGAL]) == [] == notes_of([replace(here, runs=0)])
 
 
 SMALL = ["--time", "40", "--nodes", "3", "--set", "data.limit_rows=300", "--set", "strategy.period_s=4", "--jobs", "1"]
@@ -116,11 +158,13 @@ def test_a_small_comparison_says_the_same_twice_and_is_kept(tmp_path: Path) -> N
     assert len(shared["at_s"]) == LOOKS and shared["control"] and shared["runs"] == 1
     assert shared["bytes"] == sorted(shared["bytes"]) and shared["bytes"][-1] > 10 * alone["bytes"][-1]
     assert shared["accuracy_own"][-1] > 0.2 and shared["rounds"] == 10
+    assert shared["settings"] == {"scheme": "int8", "period_s": 4.0} and alone["settings"] == {"period_s": 4.0}
     assert set(data["for_bytes"]) == {"d_psgd", "isolated"}
     again = invoke(*words)
     assert json.loads(again.stdout) == data and "1 of 2" not in again.stderr, "nothing is played twice"
     text = invoke(*words[:-1], "--bytes", "50000")
     assert "for 50 kB" in text.stdout and "In equal time" in text.stdout
+    assert "note: scheme int8, not the method's own: d_psgd\n" in text.stdout
 
 
 def test_a_method_that_cannot_be_played_is_named_and_the_others_go_on(tmp_path: Path) -> None:
@@ -158,7 +202,7 @@ def test_which_head_answers_is_said_in_the_text_and_in_the_picture(tmp_path: Pat
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     words = [*SMALL, "--methods", "multi_headed_distillation,isolated", "--exam", exam, "--folder", str(tmp_path)]
     text = invoke(*words).stdout
-    (note,) = [line for line in text.splitlines() if line.startswith("note: ")]
+    (note,) = [line for line in text.splitlines() if line.startswith("note: multi_headed")]
     assert "multi_headed_distillation answers with " in note and head in note
     assert ("--exam common asks the last" in note) == (exam == "own")
     data = json.loads(invoke(*words, "--json").stdout)

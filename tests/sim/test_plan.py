@@ -233,7 +233,7 @@ def test_without_a_simulation_a_rule_decides() -> None:
 
 
 def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "CANDIDATES", {"d_psgd": {}})
+    monkeypatch.setattr(estimate, "CANDIDATES", ("d_psgd",))
     with pytest.raises(ConfigError, match="no method fits: d_psgd does not, because its traffic"):
         plan(place(hidden=4096, features=2000), Demand(1e5))
 
@@ -241,7 +241,7 @@ def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_is_played_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Really simulated: a swarm of unlike devices beats one that learns alone, and says so with its bytes."""
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(estimate, "CANDIDATES", {name: CANDIDATES[name] for name in ("isolated", "d_psgd")})
+    monkeypatch.setattr(estimate, "CANDIDATES", ("isolated", "d_psgd"))
     monkeypatch.setattr(plans, "ROUNDS", 20)
     lines: list[str] = []
     made = plan(place(data__split="main_class", data__share=1.0), Demand(1e12), DATA, tell=lines.append)

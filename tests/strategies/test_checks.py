@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeswarm.backends.reference import ReferenceBackend
+from edgeswarm.maths.compress import restore
+from edgeswarm.messages import Weights
 from edgeswarm.models.file import Model
 from edgeswarm.models.perceptron import perceptron
 from edgeswarm.models.public import PublicSet
 from edgeswarm.strategies import STRATEGIES, checks
-from edgeswarm.strategies.base import Batch, Note, equipped
+from edgeswarm.strategies.base import Batch, Note, Received, equipped
+from edgeswarm.strategies.exchange import model_number
+from edgeswarm.strategies.sharing_state import Copy, State, changed
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "body_average": [
@@ -110,6 +119,7 @@ NOT_KEPT = {
     ("isolated", "check_it_shares"): "the control: it never speaks",
     ("prototype_gossip_paper", "check_repeated_message_changes_nothing"): "a prototype received is learnt (spec 3.2)",
     ("prototype_gossip_paper", "check_order_of_messages_does_not_matter"): "learnt newest first (spec 3.2)",
+    ("prototype_gossip_paper", "check_stranger_is_ignored"): "any message moves its dice and lets it work its queue",
 }
 """A rule listed here must really fail, so that the list cannot outlive its reasons."""
 
@@ -125,12 +135,16 @@ PUBLIC = PublicSet(np.random.default_rng(5).normal(0, 1.5, (48, checks.D)).astyp
 """Where the story's two classes lie, for methods that learn from a public set."""
 
 
-@pytest.fixture(scope="module")
-def model() -> tuple[Model, ReferenceBackend]:
-    """For methods that train one: it takes what the story gives, and a backend has loaded it."""
+def loaded() -> tuple[Model, ReferenceBackend]:
+    """For methods that train one: a model that takes what the story gives, and a backend that has loaded it."""
     model, backend = perceptron(("no", "yes"), np.zeros(checks.D), np.ones(checks.D), 4, heads=2), ReferenceBackend()
     backend.load(model)
     return model, backend
+
+
+@pytest.fixture(scope="module")
+def model() -> tuple[Model, ReferenceBackend]:
+    return loaded()
 
 
 @pytest.mark.parametrize(("name", "settings", "check"), CASES)
@@ -194,3 +208,92 @@ def test_a_rule_sees_a_step_that_writes_into_a_message(model: tuple[Model, Refer
     with pytest.raises(ValueError, match="read-only"):
         checks.check_it_shares(equipped(Careless(**knobs), 7, model[0]), model[1].answer)
     assert checks.run_all(equipped(STRATEGIES["d_psgd"](**knobs), 7, model[0]), answer=model[1].answer) == {}
+
+
+DPSGD: Any = STRATEGIES["d_psgd"]
+SHORT = {"period_s": 3.0, "window": 40, "steps": 1, "batch": 8}
+
+
+class Anything(DPSGD):  # type: ignore[misc]
+    """Takes whatever came last, from whomever."""
+
+    def _heard(self, state: State, event: Received) -> Any:
+        said = event.message
+        if not isinstance(said, Weights):
+            return state, []
+        copy = Copy(said.epoch, said.version, restore(said.values), event.at)
+        return changed(state, copies={**state.copies, f"{event.sender}/all": copy}), []
+
+
+class LastArrival(DPSGD):  # type: ignore[misc]
+    """Takes whatever fits and came last, however old."""
+
+    def _heard(self, state: State, event: Received) -> Any:
+        others = {name: copy for name, copy in state.copies.items() if not name.startswith(f"{event.sender}/")}
+        heard, actions = super()._heard(changed(state, copies=others), event)
+        return changed(heard, copies={**state.copies, **heard.copies}), actions
+
+
+class TakesStrangers(DPSGD):  # type: ignore[misc]
+    def _heard(self, state: State, event: Received) -> Any:
+        everybody = tuple(sorted({*state.peers, event.sender}))
+        heard, actions = super()._heard(changed(state, peers=everybody), event)
+        return changed(heard, peers=state.peers), actions
+
+
+class TakesOthers(DPSGD):  # type: ignore[misc]
+    """Looks at the size of a vector alone."""
+
+    def _misfit(self, message: Weights) -> str:
+        return super()._misfit(replace(message, schema=self.schema, model=model_number(self.model()[0].hash)))
+
+
+REPEATED, ORDER, STRANGER = (
+    "check_repeated_message_changes_nothing",
+    "check_order_of_messages_does_not_matter",
+    "check_stranger_is_ignored",
+)
+
+
+@pytest.mark.parametrize(
+    ("broken", "rules"),
+    [
+        (Anything, {REPEATED, ORDER, STRANGER}),
+        (LastArrival, {REPEATED, ORDER}),
+        (TakesStrangers, {STRANGER}),
+        (TakesOthers, {STRANGER}),
+    ],
+)
+def test_the_rules_name_a_method_that_takes_what_it_should_not(
+    broken: Callable[..., Any], rules: set[str], model: tuple[Model, ReferenceBackend]
+) -> None:
+    assert set(checks.run_all(equipped(broken(**SHORT), 7, model[0]), answer=model[1].answer)) == rules
+
+
+class Writes(DPSGD):  # type: ignore[misc]
+    def _heard(self, state: State, event: Received) -> Any:
+        event.message.age_s = 0.0  # type: ignore[misc, union-attr]
+        return super()._heard(state, event)
+
+
+def stories() -> None:
+    """Every method's story where nobody can write to a message: in Python's development mode (`values`)."""
+    assert sys.flags.dev_mode
+    model, backend = loaded()
+    with pytest.raises(FrozenInstanceError):
+        checks.check_it_shares(equipped(Writes(**SHORT), 7, model), backend.answer)
+    for name, settings in SETTINGS.items():
+        for knobs in settings[:1] if name == "prototype_gossip_paper" else settings:  # its other setting takes minutes
+            checks.play(equipped(STRATEGIES[name](**knobs), 7, model, public=PUBLIC), backend.answer)
+
+
+def test_no_method_writes_to_a_message() -> None:
+    code = "from tests.strategies import test_checks; test_checks.stories()"
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "ignore", "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
