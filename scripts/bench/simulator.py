@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -110,7 +111,8 @@ def child(*arguments: Any) -> dict[str, float]:
 
 def printed(command: list[str]) -> Any:
     """The JSON object on the last line of what a command prints. Raises RuntimeError with its last words."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    alone = {**os.environ, "RAY_ADDRESS": "local"}  # Flower's Ray would wait for a cluster that once ran here
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=alone)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         raise RuntimeError(f"{Path(command[1]).name} failed: {(done.stderr or done.stdout).strip()[-400:]}")
