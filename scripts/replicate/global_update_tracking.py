@@ -23,9 +23,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 import report
+from campaign import played
 from tables import Line, lines_table, missed
 from tracking_arms import ALPHAS, BEYOND, DEFAULT, FAITHFUL, FULL, LOST, QUICK, Arm, Tier, arrays, play
 
@@ -140,19 +141,17 @@ def runs_table(runs: Runs) -> str:
 
 def measured(tier: Tier, arms: tuple[Arm, ...], seeds: int, jobs: int) -> Runs:
     """All arms at both alphas, `jobs` at a time, each in a process with one thread."""
-    from joblib import Parallel, delayed
-
-    work = [(arm, alpha, seed) for alpha in ALPHAS for seed in range(1, seeds + 1) for arm in arms]
-    parallel = Parallel(n_jobs=jobs, return_as="generator")
+    of = {arm.name: arm for arm in arms}
+    work = [(name, alpha, seed) for alpha in ALPHAS for seed in range(1, seeds + 1) for name in of]
     found: Runs = {}
-    asked = parallel(delayed(play)(tier, arm, alpha, seed) for arm, alpha, seed in work)
-    for done, ((arm, alpha, seed), result) in enumerate(zip(work, asked, strict=True), 1):
-        found.setdefault(f"{arm.name} @ {alpha:g}", []).append(result)
-        text = (
-            f"{done}/{len(work)} {arm.name} @ {alpha:g}, seed {seed}: {result['mean']:.1f} ({result['seconds']:.0f} s)"
-        )
-        print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+    for (name, alpha, _), result in played(partial(named, tier, of), work, jobs, lambda run: f"{run['mean']:.1f}"):
+        found.setdefault(f"{name} @ {alpha:g}", []).append(result)
     return found
+
+
+def named(tier: Tier, arms: dict[str, Arm], name: str, alpha: float, seed: int) -> dict[str, float]:
+    """`play` by an arm's name."""
+    return play(tier, arms[name], alpha, seed)
 
 
 def main() -> int:
