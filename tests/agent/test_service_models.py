@@ -99,13 +99,15 @@ def test_a_model_trains_is_killed_and_goes_on_where_it_was(broker, node, site, m
     sensor.close()
 
 
-def test_a_question_is_answered_in_the_middle_of_an_epoch(broker, node, site, model):
+def test_a_question_is_answered_in_the_middle_of_an_epoch(broker, node, site, tmp_path):
+    large = tmp_path / "large.esm"
+    write(tiny((4,), LABELS, embedding=20_000), large)  # one step takes milliseconds, ten thousand of them minutes
     source = {"kind": "mqtt", "topic": f"{site}/data", "predictions_topic": f"{site}/out"}
     a = node(
         broker.url,
         source=source,
-        strategy={"name": "isolated", "period_s": 0.1, "steps": 10_000, "batch": 512},  # minutes of arithmetic
-        model={"path": str(model)},
+        strategy={"name": "isolated", "period_s": 0.1, "steps": 10_000, "batch": 512},
+        model={"path": str(large)},
         compute={"backend": "reference"},
     ).start()
     a.wait(lambda s: s["link"]["up"])
