@@ -32,10 +32,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
+import campaign
 import report
-from campaign import played
 from tables import Line, lines_table, missed
-from tracking_arms import ALPHAS, BEYOND, DEFAULT, FAITHFUL, FULL, LOST, QUICK, Arm, Tier, arrays, play
+from tracking_arms import ALPHAS, ARMS, DEFAULT, FULL, LOST, QUICK, QUICK_ARMS, play
 
 Runs = dict[str, list[dict[str, float]]]
 """By "<arm> @ <alpha>", one run for each seed."""
@@ -139,43 +139,22 @@ def runs_table(runs: Runs) -> str:
     return "\n".join(rows)
 
 
-def measured(tier: Tier, arms: tuple[Arm, ...], seeds: int, jobs: int) -> Runs:
-    """All arms at both alphas, `jobs` at a time, each in a process with one thread."""
-    of = {arm.name: arm for arm in arms}
-    work = [(name, alpha, seed) for alpha in ALPHAS for seed in range(1, seeds + 1) for name in of]
-    found: Runs = {}
-    for (name, alpha, _), result in played(partial(named, tier, of), work, jobs, lambda run: f"{run['mean']:.1f}"):
-        found.setdefault(f"{name} @ {alpha:g}", []).append(result)
-    return found
-
-
-def named(tier: Tier, arms: dict[str, Arm], name: str, alpha: float, seed: int) -> dict[str, float]:
-    """`play` by an arm's name."""
-    return play(tier, arms[name], alpha, seed)
-
-
 def main() -> int:
     """The script; its exit code."""
     parser = report.parser(__doc__, f"{QUICK.title}, one seed, few arms: its accuracies decide nothing")
-    parser.add_argument("--full", action="store_true", help=f"in place of MNIST: {FULL.title} (hours)")
-    parser.add_argument("--seeds", type=int, default=3, help="of splits, batches and losses (default 3)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
-    parser.add_argument("--arms", default="", help="only arms whose name contains this")
-    options = parser.parse_args()
+    options = campaign.options(
+        parser, f"in place of MNIST: {FULL.title} (hours)", "the product's form: on seeds 1 to 3"
+    )
     from quadratics import facts
 
     tier = FULL if options.full else QUICK if options.quick else DEFAULT
-    names = ("D-PSGD", "GUT 0.9", "product GUT 0.9", "product GUT 0.9, entropy", "gradient tracking")
-    arms = tuple(
-        arm for arm in (*FAITHFUL, *BEYOND) if options.arms in arm.name and (not options.quick or arm.name in names)
-    )
-    try:
-        arrays(tier.data)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
+    wanted = [arm for arm in (QUICK_ARMS if options.quick else ARMS) if options.arms in arm]
+    jobs = [(arm, alpha, seed) for alpha in ALPHAS for seed in campaign.seeds(options) for arm in wanted]
     known = facts()
-    runs = measured(tier, arms, 1 if options.quick else options.seeds, options.jobs)
+    runs: Runs = {}
+    work = partial(play, tier, options.data)
+    for (arm, alpha, _), found in campaign.played(work, jobs, options.jobs, lambda each: f"{each['mean']:.1f}"):
+        runs.setdefault(f"{arm} @ {alpha:g}", []).append(found)
     lines = [*quadratic_lines(known), *(() if options.quick else swarm_lines(runs))]
     figures = {"tier": tier.title, "quadratics": known, "runs": runs, "lines": [asdict(line) for line in lines]}
 

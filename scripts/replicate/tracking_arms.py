@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from image_sets import FOLDER, images, scaled
-from rounds import Rounds, Samples, run
+from image_sets import images, scaled
+from rounds import Rounds, run
 
 from edgeswarm.maths.graphs import Topology
 from edgeswarm.models.file import Model
@@ -47,38 +47,36 @@ FULL = Tier("cifar10_jpeg", "resnet8", 16, 3000, 940)
 class Arm:
     """One method under one condition. loss: of messages.  asleep: share of agents at any time."""
 
-    name: str
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     loss: float = 0.0
     asleep: float = 0.0
 
 
-FAITHFUL = (
-    Arm("D-PSGD", "d_psgd"),
-    Arm("GUT 0.9", PAPER, {"mu": 0.9}),
-    Arm("QG-DSGDm 0.9, as run by the authors", "qg_dsgdm", {"form": "undamped"}),
-    Arm("QG-DSGDm-N 0.9, as published", "qg_dsgdm", {"form": "nesterov"}),
-    Arm("QG-GUTm 0.9, 0.03", PAPER, {"beta": 0.9, "mu": 0.03}),
-    Arm("QG-GUTm 0.9, 0.06", PAPER, {"beta": 0.9, "mu": 0.06}),
-    Arm("gradient tracking", "gradient_tracking"),
-)
 LOST = (0.1, 0.3)
 ASLEEP = 1 / 3
 SPELL_ROUNDS = 3.0
 LOSSY = {"mu": 0.8}
 CHEAP = {"mu": 0.9, "scheme": "entropy", "snapshot_every": 0}
-BEYOND = (
-    Arm("product GUT 0.9", OURS, {"mu": 0.9}),
-    Arm("product GUT 0.9, entropy", OURS, CHEAP),
-    *(Arm(f"D-PSGD, {loss:.0%} lost", "d_psgd", {}, loss) for loss in LOST),
-    Arm("GUT 0.9, 10% lost", PAPER, {"mu": 0.9}, 0.1),
-    *(Arm(f"product GUT 0.8, {loss:.0%} lost", OURS, LOSSY, loss) for loss in LOST),
-    Arm("D-PSGD that asks, 30% lost", "d_psgd", {"ask": True}, 0.3),
-    Arm("product GUT 0.8 that does not ask, 30% lost", OURS, {**LOSSY, "ask": False}, 0.3),
-    Arm("D-PSGD, a third asleep", "d_psgd", {}, 0.0, ASLEEP),
-    Arm("product GUT 0.8, a third asleep", OURS, LOSSY, 0.0, ASLEEP),
-)
+ARMS = {
+    "D-PSGD": Arm("d_psgd"),
+    "GUT 0.9": Arm(PAPER, {"mu": 0.9}),
+    "QG-DSGDm 0.9, as run by the authors": Arm("qg_dsgdm", {"form": "undamped"}),
+    "QG-DSGDm-N 0.9, as published": Arm("qg_dsgdm", {"form": "nesterov"}),
+    "QG-GUTm 0.9, 0.03": Arm(PAPER, {"beta": 0.9, "mu": 0.03}),
+    "QG-GUTm 0.9, 0.06": Arm(PAPER, {"beta": 0.9, "mu": 0.06}),
+    "gradient tracking": Arm("gradient_tracking"),
+    "product GUT 0.9": Arm(OURS, {"mu": 0.9}),
+    "product GUT 0.9, entropy": Arm(OURS, CHEAP),
+    **{f"D-PSGD, {loss:.0%} lost": Arm("d_psgd", {}, loss) for loss in LOST},
+    "GUT 0.9, 10% lost": Arm(PAPER, {"mu": 0.9}, 0.1),
+    **{f"product GUT 0.8, {loss:.0%} lost": Arm(OURS, LOSSY, loss) for loss in LOST},
+    "D-PSGD that asks, 30% lost": Arm("d_psgd", {"ask": True}, 0.3),
+    "product GUT 0.8 that does not ask, 30% lost": Arm(OURS, {**LOSSY, "ask": False}, 0.3),
+    "D-PSGD, a third asleep": Arm("d_psgd", {}, 0.0, ASLEEP),
+    "product GUT 0.8, a third asleep": Arm(OURS, LOSSY, 0.0, ASLEEP),
+}
+QUICK_ARMS = ("D-PSGD", "GUT 0.9", "product GUT 0.9", "product GUT 0.9, entropy", "gradient tracking")
 ALPHAS = (0.1, 0.01)
 
 
@@ -89,16 +87,6 @@ def model(tier: Tier) -> Model:
 
     shape = (3, 32, 32) if tier.data.startswith("cifar") else (1, 28, 28)
     return build(tier.model, 10, shape=shape)
-
-
-@cache
-def arrays(name: str, folder: Path = FOLDER) -> tuple[Samples, Samples]:
-    """Training and test set, numbers in 0..1. Raises FileNotFoundError, saying what to do."""
-    path = folder / f"{name}.npz"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: put {name}.npz into the folder shared/data beside the repository")
-    x, y, x_test, y_test = images(name, folder)
-    return (scaled(x), y), (scaled(x_test), y_test)
 
 
 def sleepers(asleep: float, seed: int) -> Callable[[Rounds, int], None]:
@@ -114,13 +102,14 @@ def sleepers(asleep: float, seed: int) -> Callable[[Rounds, int], None]:
     return before
 
 
-def play(tier: Tier, arm: Arm, alpha: float, seed: int) -> dict[str, float]:
+def play(tier: Tier, folder: Path, name: str, alpha: float, seed: int) -> dict[str, float]:
     """One run: mean and worst accuracy of the agents in per cent, consensus distance, bytes sent, seconds it took."""
     began = time.monotonic()
-    (x, y), (x_test, y_test) = arrays(tier.data)
+    arm = ARMS[name]
+    x, y, x_test, y_test = images(tier.data, folder)
     chosen = np.random.default_rng(seed).permutation(len(x))[: tier.nodes * tier.rows]
     parts = dirichlet(y[chosen], tier.nodes, alpha, seed)
-    data = [(x[chosen[part]], y[chosen[part]]) for part in parts]
+    data = [(scaled(x[chosen[part]]), y[chosen[part]]) for part in parts]
     steps = int(arm.settings.get("steps", 1))
     rounds = round(tier.rounds / steps / (1 - arm.asleep))
     drops = tuple(round(share * rounds * steps) for share in (0.5, 0.75))
@@ -129,7 +118,7 @@ def play(tier: Tier, arm: Arm, alpha: float, seed: int) -> dict[str, float]:
     found = run(
         strategy,
         data,
-        (x_test[: tier.test_rows], y_test[: tier.test_rows]),
+        (scaled(x_test[: tier.test_rows]), y_test[: tier.test_rows]),
         model(tier),
         Topology("ring", weights="uniform"),
         rounds=rounds,

@@ -14,7 +14,6 @@ import image_sets
 import numpy as np
 import pytest
 import tables
-import tracking_arms
 
 from tests.tiny_model import tiny
 
@@ -183,6 +182,5 @@ def test_jpeg_images_that_lie_end_to_end_are_opened(tmp_path: Path) -> None:
     found, labels, x_test, _ = image_sets.images("cifar10_jpeg", tmp_path)
     assert found.shape == (2, 3, 32, 32) and found.dtype == np.uint8 and labels.tolist() == [3, 4]
     assert np.abs(found.mean(axis=(1, 2, 3)) - greys).max() < 2 and np.array_equal(found, x_test)
-    (x, y), (_, y_test) = tracking_arms.arrays(tracking_arms.FULL.data, tmp_path)
-    assert x.shape == (2, 3072) and x.dtype == np.float32 and y.tolist() == y_test.tolist() == [3, 4]
-    assert np.abs(x.mean(axis=1) * 255 - greys).max() < 2
+    rows = image_sets.scaled(found)
+    assert rows.shape == (2, 3072) and rows.dtype == np.float32 and np.abs(rows.mean(axis=1) * 255 - greys).max() < 2
