@@ -96,8 +96,9 @@ class ModelKnobs:
         Only the rows drawn travel, in the order in which they are used; the window as it is, where more are drawn.
         """
         card, _ = self.model()
-        places = picks(len(rows), self.steps, self.batch or BATCH, seed, counter)
-        if places.size < len(rows):
+        held = len(rows)
+        places = picks(held, self.steps, self.batch or BATCH, seed, counter)
+        if places.size < held:
             x, y = rows.gathered(places.ravel())
             places = np.arange(places.size, dtype=np.int32).reshape(places.shape)
         else:

@@ -144,11 +144,7 @@ class Inbound:
         except WireError as error:
             self._refuse(parsed.node, error.reason)
             return
-        try:
-            route = topics.route(content, self._site, parsed.node, self._task, parsed.to)
-        except ValueError:
-            route = None
-        if route is None or route.topic != topic:
+        if not topics.belongs(content, topic, parsed, self._site, self._task):
             self._refuse(parsed.node, "misrouted")
             return
         self._listener.on_message(parsed.node, content, waited_s, size_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from edgeswarm.values import value
 from edgeswarm.wire.topics import CONTENT_TYPE
 
@@ -54,7 +56,13 @@ def arrived_bytes(topic: str, qos: int, properties: bytes, payload: bytes) -> in
 
 def payload_limit_bytes(packet_limit_bytes: int, topic: str, v5: bool) -> int:
     """Largest payload for which a packet with this topic, whatever its properties, stays below the limit."""
-    return packet_limit_bytes - overhead_bytes(topic, 1, True, 1, v5, packet_limit_bytes) - _MARGIN_BYTES
+    return packet_limit_bytes - _most_overhead_bytes(packet_limit_bytes, len(topic), v5) - _MARGIN_BYTES
+
+
+@lru_cache(maxsize=256)
+def _most_overhead_bytes(packet_limit_bytes: int, topic_bytes: int, v5: bool) -> int:
+    """Of a packet of that size with a topic of so many bytes (they are ASCII), whatever its properties."""
+    return overhead_bytes("t" * topic_bytes, 1, True, 1, v5, packet_limit_bytes)
 
 
 def fits(packet: Packet, packet_limit_bytes: int, v5: bool) -> bool:

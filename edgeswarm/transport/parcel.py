@@ -78,10 +78,6 @@ class Contents:
     def _routed(self, parsed: topics.Parsed, topic: str, data: bytes) -> Message:
         """A message, if the topic is one that it may come by. Raises WireError."""
         message = decode(data, self._limits)
-        try:
-            route = topics.route(message, self._site, parsed.node, self._task, parsed.to)
-        except ValueError:
-            route = None
-        if route is None or route.topic != topic:
+        if not topics.belongs(message, topic, parsed, self._site, self._task):
             raise WireError("misrouted", f"a {type(message).__name__} does not belong on {topic}")
         return message

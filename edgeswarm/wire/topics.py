@@ -278,6 +278,16 @@ def route(message: Message, site: str, node: str, task: str, to: str) -> Route:
     raise ValueError("a pull goes to one node")
 
 
+def belongs(message: Message, topic: str, parsed: Parsed, site: str, task: str) -> bool:
+    """Whether `message` may come by `topic` (parsed) to somebody who has this task at this site."""
+    if parsed.channel == "inbox":
+        return parsed.site == site and parsed.kind == _INBOX[type(message)][0]
+    try:
+        return route(message, site, parsed.node, task, parsed.to).topic == topic
+    except ValueError:  # it goes to one node only
+        return False
+
+
 _INBOX: dict[type, tuple[str, int]] = {
     Prototypes: ("proto", 1),
     Weights: ("model", 1),

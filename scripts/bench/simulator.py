@@ -22,6 +22,7 @@ import json
 import math
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ PACKAGES = {
 }
 PATCH = ("roc_auc_score(y_true, auc_scores).astype(float)", "float(roc_auc_score(y_true, auc_scores))")
 LEAST_GOSSIPY_RATIO, LEAST_FLOWER_RATIO = 10.0, 20.0
+FULL_SIZES = [10, 100, 1000, 10_000]
 MOST_GIB, MOST_EXPONENT = 4.0, 1.1
 
 
@@ -133,17 +135,21 @@ def installed(name: str, folder: Path) -> str:
     return str(python)
 
 
-def beside_gossipy(python: str, nodes: int, rounds: int) -> dict[str, Any]:
-    """Node-rounds per second of one core, both, without and with examinations."""
+def beside_gossipy(python: str, nodes: int, rounds: int, pairs: int) -> dict[str, Any]:
+    """Node-rounds per second of one core, both, without and with examinations; medians of `pairs` runs in turns."""
     figures: dict[str, Any] = {"nodes": nodes, "rounds": rounds}
     case = str(ROOT / "scripts/bench/peers/gossipy_case.py")
     for name, evaluated in (("", 0.0), ("examined_", 0.1)):
-        own = child(nodes, rounds, ROWS, 1, evaluated)
-        figures[f"{name}ours_per_s"] = nodes * rounds / own["cpu_s"]
+        own_s, theirs_s = [], []
+        for _ in range(pairs):
+            own_s.append(child(nodes, rounds, ROWS, 1, evaluated)["cpu_s"])
+            if python:
+                theirs_s.append(printed([python, case, str(nodes), str(rounds), str(ROWS), str(evaluated)])["cpu_s"])
+        figures[f"{name}ours_per_s"] = nodes * rounds / statistics.median(own_s)
         if python:
-            theirs = printed([python, case, str(nodes), str(rounds), str(ROWS), str(evaluated)])
-            figures[f"{name}gossipy_per_s"] = nodes * rounds / theirs["cpu_s"]
-            figures[f"{name}ratio"] = theirs["cpu_s"] / own["cpu_s"]
+            figures[f"{name}gossipy_per_s"] = nodes * rounds / statistics.median(theirs_s)
+            figures[f"{name}ratios"] = [theirs / own for own, theirs in zip(own_s, theirs_s, strict=True)]
+            figures[f"{name}ratio"] = statistics.median(figures[f"{name}ratios"])
     return figures
 
 
@@ -193,8 +199,11 @@ def show(figures: dict[str, Any]) -> None:
     """For people."""
     gossip, flower = figures["gossip"], figures["flower"]
     for name, text in (("", "no examinations"), ("examined_", "a tenth examined")):
-        theirs = f"   gossipy {gossip[f'{name}gossipy_per_s']:8.0f}   {gossip[f'{name}ratio']:5.1f} times" if (
-            f"{name}ratio" in gossip) else ""  # fmt: skip
+        theirs = ""
+        if f"{name}ratio" in gossip:
+            ratios = gossip[f"{name}ratios"]
+            spread = f"{gossip[f'{name}ratio']:5.1f} times ({min(ratios):.1f} to {max(ratios):.1f})"
+            theirs = f"   gossipy {gossip[f'{name}gossipy_per_s']:8.0f}   {spread}"
         print(f"gossip, {gossip['nodes']} nodes, {text:16} {gossip[f'{name}ours_per_s']:8.0f} node-rounds/s{theirs}")
     theirs = f"   Flower {flower['flower_per_s']:8.1f}   {flower['ratio']:5.1f} times" if "ratio" in flower else ""
     print(f"flower, {flower['clients']} clients             {flower['ours_per_s']:8.0f} client-rounds/s{theirs}")
@@ -219,11 +228,11 @@ def main() -> int:
         folder = options.peers or Path(temporary)
         peers = {name: "" if options.without_peers or (options.quick and name == "flower") else installed(name, folder)
                  for name in PACKAGES}  # fmt: skip
-        nodes, rounds, sizes = (200, 2, [10, 100, 1000]) if options.quick else (1000, 5, [10, 100, 1000, 10_000])
+        nodes, rounds, pairs, sizes = (200, 2, 1, [10, 100, 1000]) if options.quick else (1000, 10, 5, FULL_SIZES)
         figures = {
-            "gossip": beside_gossipy(peers["gossipy"], nodes, rounds),
+            "gossip": beside_gossipy(peers["gossipy"], nodes, rounds, pairs),
             "flower": beside_flower(peers["flower"], 100, 3),
-            "scale": scale(sizes, rounds),
+            "scale": scale(sizes, min(rounds, 5)),
         }
     return end(options, figures, missed(figures), lambda: show(figures))
 
