@@ -21,6 +21,7 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before NumPy is imported: one thread per worker process
 
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -142,12 +143,12 @@ def runs_table(runs: Runs) -> str:
 def main() -> int:
     """The script; its exit code."""
     parser = report.parser(__doc__, f"{QUICK.title}, one seed, few arms: its accuracies decide nothing")
-    parser.add_argument("--arms", default="", help="only those whose name contains this")
+    parser.add_argument("--arms", default="", help="only those in whose name this regular expression is found")
     options = campaign.options(parser, f"in place of MNIST: {FULL.title} (hours)", "ours was developed on seeds 1 to 3")
     from quadratics import facts
 
     tier = FULL if options.full else QUICK if options.quick else DEFAULT
-    wanted = [arm for arm in (QUICK_ARMS if options.quick else ARMS) if options.arms in arm]
+    wanted = [arm for arm in (QUICK_ARMS if options.quick else ARMS) if re.search(options.arms, arm)]
     jobs = [(arm, alpha, seed) for alpha in ALPHAS for seed in campaign.seeds(options) for arm in wanted]
     known = facts()
     runs: Runs = {}
