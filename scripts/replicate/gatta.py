@@ -12,7 +12,7 @@ received.
 Tasks: random (three random classes, 30 images per node), clustered (four groups with one class triple each, 15 images
 per node), and for "never below the control" three more: alike (all classes everywhere, 30 images), dirichlet (shares
 from Dir(0.3), 30 images), permuted (all classes, 60 images, every node with another order of labels: nobody's last
-layer is of use to anybody else). --full adds CIFAR-10 (20 nodes, three classes, 300 images, 40 rounds, batch 50, a
+layer is of use to anybody else). --full: CIFAR-10 instead (20 nodes, three classes, 300 images, 40 rounds, batch 50, a
 small convolutional network), also on a 4-regular graph. --check exits 1 and names every line that is not met.
 """
 
@@ -333,7 +333,8 @@ def beyond(runs: Runs) -> list[Line]:
     }
     return [
         Line("7a beyond", "never more than 0.3 below the control", said, min(gaps.values()) >= -0.3),
-        Line("7b beyond", "above the control, clustered", points([gaps["clustered"]]), gaps["clustered"] > 0),
+        *(Line("7b beyond", "above the control, clustered", points([gaps[task]]), gaps[task] > 0)
+          for task in tasks if task == "clustered"),
         Line("7c beyond", "at least 4 times fewer bytes", f"{fewer:.1f} times", fewer >= 4),
         Line("7d beyond", "never more than 0.3 below the control at int4", ", ".join(
             f"{task} {value:+.1f} for {more:.2f} times its bytes" for task, (value, more) in equal.items()),
@@ -373,16 +374,15 @@ def show(runs: Runs, lines: list[Line]) -> None:
 def main() -> int:
     """Runs everything that was asked for."""
     parser = report.parser(__doc__, "one seed, few arms, a short clustered task, no lines but 1 and 7")
-    options = campaign.options(parser, "with CIFAR-10: half an hour more", "`least` was chosen on seeds 0 to 2")
+    options = campaign.options(parser, "in place of MNIST: CIFAR-10", "`least` was chosen on seeds 0 to 2")
     if options.quick:
         wanted, rounds = {"clustered": QUICK}, 20
     else:
-        wanted, rounds = {**{task: tuple(ARMS) for task in PAPER}, **dict.fromkeys(MORE, BESIDE)}, 0
-        wanted |= dict.fromkeys(FULL, FULL_ARMS) if options.full else {}
-    models = {
-        "mlp": build("elu_networks:mlp", 10, shape=(784,)),
-        **({"cnn": build("elu_networks:cnn", 10, shape=(3, 32, 32))} if options.full else {}),
-    }
+        tasks = {**{task: tuple(ARMS) for task in PAPER}, **dict.fromkeys(MORE, BESIDE)}
+        wanted, rounds = dict.fromkeys(FULL, FULL_ARMS) if options.full else tasks, 0
+    models = {"mlp": build("elu_networks:mlp", 10, shape=(784,))}
+    if options.full:
+        models["cnn"] = build("elu_networks:cnn", 10, shape=(3, 32, 32))
 
     def one(task: str, arm: str, seed: int) -> dict[str, Any]:
         return run(task, arm, seed, options.data, models[TASKS[task].network], rounds)
@@ -391,7 +391,8 @@ def main() -> int:
     runs: Runs = {}
     for (task, arm, _), found in campaign.played(one, jobs, options.jobs, lambda each: f"{each['accuracy']:.2f}"):
         runs.setdefault(task, {}).setdefault(arm, []).append(found)
-    lines = [mechanics(models["mlp"], options.data), *([] if options.quick else faithful(runs)), *beyond(runs)]
+    decided = faithful(runs) if runs.keys() >= set(PAPER) else []
+    lines = [mechanics(models["mlp"], options.data), *decided, *beyond(runs)]
     figures = {"runs": runs, "lines": [vars(line) for line in lines]}
     return report.end(options, figures, missed(lines), lambda: show(runs, lines))
 

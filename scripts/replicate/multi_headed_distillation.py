@@ -16,7 +16,7 @@ classes and claims the next one for all others. What a liar costs is counted aga
 honest. Whoever knows a class alone would be missed anyway, so the liar is a node whose labels others have too, and
 "silent" is the same node saying nothing; beta is that of the seven others.
 
---full adds CIFAR-10 with a small convolutional network. --check exits 1 and names every line that is not met.
+--full: CIFAR-10 with a small convolutional network instead. --check exits 1 and names every line that is not met.
 """
 
 # ruff: noqa: E402
@@ -127,10 +127,10 @@ Runs = dict[str, list[dict[str, Any]]]
 # ---- one run ---------------------------------------------------------------------------------------------------------
 
 
-def run(data: str, arm: str, seed: int, folder: Path, models: dict[int, Model]) -> dict[str, Any]:
+def run(data: str, arm: str, seed: int, folder: Path, model: Model) -> dict[str, Any]:
     """beta_priv and beta_sh by rank, of all nodes and of all but the odd one, and bytes sent per node."""
     began = time.monotonic()
-    plan, model = ARMS[arm], models[ARMS[arm].heads]
+    plan = ARMS[arm]
     x, y, x_test, y_test = images(data, folder)
     parts, aside = primary_labels(y, NODES, seed, skew=plan.skew, per_node=OWN)
     aside = aside[:PUBLIC]
@@ -340,22 +340,21 @@ def _turned(found: tuple[str, bool]) -> tuple[str, bool]:
     return found[0], not found[1]
 
 
-def show(by_data: dict[str, Runs], lines: list[Line]) -> None:
+def show(data: str, runs: Runs, lines: list[Line]) -> None:
     """For people."""
-    for data, runs in by_data.items():
-        rows = [["arm", "priv", "sh", "rank 1: priv", "sh", "2", "3", "4", "seeds (best sh)", "kB/node", "s"]]
-        for arm, got in runs.items():
-            mean = {name: [statistics.fmean(each) for each in zip(*(one[name] for one in got), strict=True)]
-                    for name in ("private", "shared")}  # fmt: skip
-            ranks = [f"{each:.1f}" for each in mean["shared"][1:]] if ARMS[arm].settings else []
-            rows.append([
-                arm, f"{mean['private'][0]:.1f}", f"{mean['shared'][0]:.1f}",
-                f"{mean['private'][1]:.1f}" if ranks else "", *(ranks + [""] * 4)[:4],
-                " ".join(f"{max(one['shared']):.1f}" for one in got),
-                f"{statistics.fmean(one['bytes'] for one in got) / 1e3:,.1f}",
-                f"{statistics.fmean(one['seconds'] for one in got):.0f}",
-            ])  # fmt: skip
-        print(f"\n{data}\n{aligned(rows)}")
+    rows = [["arm", "priv", "sh", "rank 1: priv", "sh", "2", "3", "4", "seeds (best sh)", "kB/node", "s"]]
+    for arm, got in runs.items():
+        mean = {name: [statistics.fmean(each) for each in zip(*(one[name] for one in got), strict=True)]
+                for name in ("private", "shared")}  # fmt: skip
+        ranks = [f"{each:.1f}" for each in mean["shared"][1:]] if ARMS[arm].settings else []
+        rows.append([
+            arm, f"{mean['private'][0]:.1f}", f"{mean['shared'][0]:.1f}",
+            f"{mean['private'][1]:.1f}" if ranks else "", *(ranks + [""] * 4)[:4],
+            " ".join(f"{max(one['shared']):.1f}" for one in got),
+            f"{statistics.fmean(one['bytes'] for one in got) / 1e3:,.1f}",
+            f"{statistics.fmean(one['seconds'] for one in got):.0f}",
+        ])  # fmt: skip
+    print(f"\n{data}\n{aligned(rows)}")
     print(f"\n{lines_table(lines)}")
 
 
@@ -366,30 +365,25 @@ def main() -> int:
     """Runs everything that was asked for."""
     parser = report.parser(__doc__, "one seed, two arms")
     chosen = "the width of `gate` was chosen on seeds 0 to 2, `BACKED` on 4 and 5"
-    options = campaign.options(parser, "with CIFAR-10", chosen)
-    wanted = {"mnist": QUICK if options.quick else tuple(ARMS)}
-    if options.full and not options.quick:
-        wanted["cifar10_jpeg"] = FULL
-    needed = {ARMS[arm].heads for arm in wanted["mnist"]}
-    models = {"mnist": {m: build("mlp", 10, heads=m, shape=(784,), options={"hidden": (128, 64)}) for m in needed}}
-    if "cifar10_jpeg" in wanted:
-        models["cifar10_jpeg"] = {1: build("cnn", 10, heads=1, shape=(3, 32, 32))}
+    options = campaign.options(parser, "in place of MNIST: CIFAR-10", chosen)
+    data = "cifar10_jpeg" if options.full else "mnist"
+    wanted = QUICK if options.quick else FULL if options.full else tuple(ARMS)
+    network, shape, shaped = ("cnn", (3, 32, 32), {}) if options.full else ("mlp", (784,), {"hidden": (128, 64)})
+    numbers = {ARMS[arm].heads for arm in wanted}
+    models = {heads: build(network, 10, heads=heads, shape=shape, options=shaped) for heads in numbers}
     seeds = campaign.seeds(options)
 
-    def one(data: str, arm: str, seed: int) -> dict[str, Any]:
-        return run(data, arm, seed, options.data, models[data])
+    def one(arm: str, seed: int) -> dict[str, Any]:
+        return run(data, arm, seed, options.data, models[ARMS[arm].heads])
 
-    longest_first = sorted(wanted["mnist"], key=lambda arm: -ARMS[arm].heads)
-    jobs = [("mnist", arm, seed) for arm in longest_first for seed in seeds]
-    jobs += [("cifar10_jpeg", arm, seed) for arm in wanted.get("cifar10_jpeg", ()) for seed in seeds]
-    runs: dict[str, Runs] = {data: {arm: [] for arm in arms} for data, arms in wanted.items()}
-    for (data, arm, _), found in campaign.played(
-        one, jobs, options.jobs, lambda each: f"beta_sh {max(each['shared']):.1f}"
-    ):
-        runs[data][arm].append(found)
-    lines = lines_of(runs["mnist"]) + (full_lines(runs["cifar10_jpeg"]) if "cifar10_jpeg" in runs else [])
-    figures = {"runs": runs, "lines": [vars(line) for line in lines]}
-    return report.end(options, figures, missed(lines), lambda: show(runs, lines))
+    longest_first = sorted(wanted, key=lambda arm: -ARMS[arm].heads)
+    jobs = [(arm, seed) for arm in longest_first for seed in seeds]
+    runs: Runs = {arm: [] for arm in wanted}
+    for (arm, _), found in campaign.played(one, jobs, options.jobs, lambda each: f"beta_sh {max(each['shared']):.1f}"):
+        runs[arm].append(found)
+    lines = full_lines(runs) if options.full and not options.quick else lines_of(runs)
+    figures = {"data": data, "runs": runs, "lines": [vars(line) for line in lines]}
+    return report.end(options, figures, missed(lines), lambda: show(data, runs, lines))
 
 
 if __name__ == "__main__":
