@@ -7,6 +7,7 @@ is the algorithm of the papers. Loss, delay and sleep are the same code in other
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -85,6 +86,7 @@ class Rounds:
 
         topology: its names are set here, "node-000" and on.  backend: a name of `backends.choose`, with one thread.
         """
+        gc.collect()  # the swarm before this one: a large cycle of few objects, which Python would find late
         self.names = [f"node-{i:03d}" for i in range(len(data))]
         models = [model] * len(data) if isinstance(model, Model) else list(model)
         chosen = list(strategy) if isinstance(strategy, (list, tuple)) else [strategy] * len(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -29,6 +30,7 @@ from edgeswarm.sim.outcome import Outcome, from_plain
 from edgeswarm.sim.run import CHECKPOINTS, Paused, Progress, kept_scenario, run
 from edgeswarm.sim.scenario import Scenario, changed, load
 from edgeswarm.sim.stage import prepare
+from edgeswarm.sim.world import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +69,15 @@ def test_one_seed_one_outcome_and_another_another() -> None:
     assert one == again and one.plain()["nodes"] == again.plain()["nodes"]
     assert one.nodes != other.nodes
     assert from_plain(one.plain()) == one
+
+
+def test_nothing_of_a_run_stays_in_memory() -> None:
+    gc.disable()  # Python would find what is left some time
+    try:
+        played(small())
+        assert not [each for each in gc.get_objects() if type(each) is World]
+    finally:
+        gc.enable()
 
 
 def test_devices_learn_together_and_what_they_say_adds_up() -> None:
