@@ -1,19 +1,21 @@
 """A decision as a sentence: what was done, why, and the numbers it rests on.
 
-One table: (kind, outcome, reason) to the words, with the facts' names in braces. A decision without an entry, or with
-a fact missing, still says all it knows; so a new method is explained from its first day, and better later.
+One table: (kind, outcome, reason) to the words, with the facts' names in braces; where methods rest such a decision on
+other facts, words for each. A decision without an entry, or with a fact missing, still says all it knows; so a new
+method is explained from its first day, and better later.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 from edgeswarm.cli import output
 
 _COMPARED = "distance {distance} is above floor {floor} + margin {margin}"
 
-SENTENCES: Mapping[tuple[str, str, str], str] = {
+SENTENCES: Mapping[tuple[str, str, str], str | tuple[str, ...]] = {
     ("share", "sent", "first"): "sent the whole set: the first since this start",
     ("share", "sent", "linked"): "sent the whole set: the link came up, the broker may have forgotten it",
     ("share", "sent", "news"): "sent {changed} changed and {removed} removed prototypes: " + _COMPARED,
@@ -23,11 +25,20 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
     "learnt from twice as many samples as at the last message",
     ("share", "sent", "max_age"): "sent although little is new: silent for {silence_s} "
     "(distance {distance}, floor {floor})",
-    ("share", "sent", "always"): "sent {changed} changed and {removed} removed prototypes: the filter is off",
+    ("share", "sent", "always"): (
+        "sent {changed} changed and {removed} removed prototypes: the filter is off",
+        "sent {prototypes} prototypes to {peer}: distance {distance} is above {limit}",
+        "sent {prototypes} prototypes to {peer}: there is nothing to compare them with",
+    ),
     ("share", "sent", "refresh"): "sent what it answers to {rows} public samples: they changed by {changed}",
     ("share", "answered", "pulled"): "gave {peer} the {prototypes} prototypes and {removed} removals it had missed",
     ("share", "held", "nothing_learnt"): "held back: nothing learnt yet",
-    ("share", "held", "nothing_new"): "held back: no prototype changed since the last message (drift {drift})",
+    ("share", "held", "nothing_new"): (
+        "held back: no prototype changed since the last message (drift {drift})",
+        "held back: what it answers to public samples changed by {changed}, which is too little",
+    ),
+    ("share", "held", "alike"): "held {prototypes} prototypes back from {peer}: "
+    "distance {distance} is not above {limit}",
     ("share", "held", "over_budget"): "held back: about {bytes_saved} would exceed the byte budget "
     "({changed} prototypes wait)",
     ("share", "held", "no_news"): "held back: distance {distance} is not above floor {floor} + margin {margin}, "
@@ -46,7 +57,16 @@ SENTENCES: Mapping[tuple[str, str, str], str] = {
     "or from other features",
     ("peer", "refused", "other_public_set"): "does not use what {peer} sends: it has another public set, "
     "or another version of it",
-    ("peer", "refused", "wrong_size"): "does not use what {peer} sends: it is not as long as this node's model",
+    ("peer", "refused", "wrong_size"): "does not use what {peer} sends: "
+    "its length fits neither this node's model nor its public set",
+    ("peer", "refused", "no_neighbour"): "does not use what {peer} sends: by this node's graph it is no neighbour; "
+    "give all devices the same [graph]",
+    ("peer", "refused", "too_large"): "does not use what {peer} sends: "
+    "its model has numbers that no training leads to; lower the rate there, or look who it is",
+    ("peer", "refused", "too_many_rounds"): "does not use what {peer} sends: "
+    "it says it has had more rounds than a device can have; look who it is",
+    ("peer", "refused", "difference"): "does not use what {peer} sends: it is the difference to a model, "
+    "of which this method keeps none; give both the same method",
     ("head", "skipped", "small_weight"): "does without the head of {peer}: it counts {weight}; it is not subscribed to",
     ("head", "heard", "probe"): "hears the head of {peer} again, to see whether it has become of use",
     ("training", "paused", "too_hot"): "training pauses: the board is at {temperature_c} °C, "
@@ -73,12 +93,10 @@ def sentence(kind: str, outcome: str, reason: str, facts: Mapping[str, float], p
     known = {name: fact(name, value) for name, value in facts.items()}
     if peer:
         known["peer"] = peer
-    words = SENTENCES.get((kind, outcome, reason))
-    if words is not None:
-        try:
-            return words.format_map(known)
-        except KeyError:
-            pass
+    words = SENTENCES.get((kind, outcome, reason), ())
+    for each in (words,) if isinstance(words, str) else words:
+        with suppress(KeyError):
+            return each.format_map(known)
     return _generic(kind, outcome, reason, known)
 
 

@@ -16,7 +16,10 @@ from edgeswarm.errors import StateError
 if TYPE_CHECKING:
     from edgeswarm.agent.ledger import Entry
 
-OUTCOMES = ("sent", "held", "answered", "muted", "heard", "ignored", "refused", "dropped")
+OUTCOMES = (
+    "sent", "held", "answered", "muted", "heard", "skipped", "ignored", "refused", "dropped", "given_up", "paused",
+    "resumed",
+)  # fmt: skip
 DECIDING = frozenset({"prototypes", "skipped", "rows_sent"})
 """Notes of methods that decide what they send or heed."""
 _COLOURS = {"sent": "green", "answered": "green", "muted": "yellow", "ignored": "yellow"}

@@ -17,10 +17,11 @@ from edgeswarm.errors import NotFinite
 from edgeswarm.maths.compress import compress, restore
 from edgeswarm.maths.graphs import Graph, Topology
 from edgeswarm.messages import EVERYONE, SNAPSHOT, VECTOR_SCHEMES, Array, Compressed, Pull, Weights
-from edgeswarm.strategies.base import Action, Decision, Listen, Note, Received, Send
+from edgeswarm.strategies.base import Action, Listen, Note, Received, Send
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.local_model import ModelKnobs
 from edgeswarm.strategies.own_rows import LARGEST
+from edgeswarm.strategies.refusals import refused
 from edgeswarm.strategies.sharing_state import Copy, State, changed
 
 ASKS = {"ask": 0.5, "ask again": 0.75}
@@ -29,7 +30,6 @@ ASKED_ROUNDS = 2
 """For how many rounds a neighbour of which nothing comes is asked."""
 PATIENCE_ROUNDS = 10
 """For how long a neighbour is not asked after it was asked for what was on its way."""
-STRANGERS_LIMIT = 256
 MOST_ROUNDS = 1 << 32
 """Of a neighbour that is believed; the wire ends far above, so who follows one can go on."""
 GONE_LIMIT = 16
@@ -136,10 +136,10 @@ class Exchange(ModelKnobs):
         name = f"{sender}/{message.part}"
         known = state.copies.get(name)
         if sender not in self.neighbours(state):  # one of whom something is known has only just left
-            return (state, []) if known is not None else self._refused(state, event, "no_neighbour")
+            return (state, []) if known is not None else refused(state, event, "no_neighbour")
         reason = self._misfit(message)
         if reason:
-            return self._refused(state, event, reason)
+            return refused(state, event, reason)
         if known is not None and (message.epoch, message.version) <= (known.epoch, known.version):
             return self._twice(state, sender), []
         vector = restore(message.values)
@@ -149,7 +149,7 @@ class Exchange(ModelKnobs):
             vector = vector + known.vector  # of a whole vector what came is a view of the message
         # The sum of squares says yes in a third of the time.
         if not (np.vdot(vector, vector) <= LARGEST or np.abs(vector).max() <= LARGEST):
-            return self._refused(state, event, "too_large")
+            return refused(state, event, "too_large")
         age_s = message.age_s + event.waited_s
         copy = Copy(message.epoch, message.version, vector, event.at, age_s, message.samples)
         return changed(state, copies={**state.copies, name: copy}), [Note("age_s", age_s, sender)]
@@ -173,14 +173,6 @@ class Exchange(ModelKnobs):
         if message.values.size != size:
             return "wrong_size"
         return ""
-
-    def _refused(self, state: State, event: Received, reason: str) -> tuple[State, list[Action]]:
-        """Written down once per peer."""
-        if event.sender in state.strange or len(state.strange) >= STRANGERS_LIMIT:
-            return state, []
-        state = replace(state, strange=state.strange | {event.sender})
-        refused = Note("refused_peers", float(len(state.strange)))
-        return state, [refused, Decision(event.at, "peer", "refused", reason, peer=event.sender)]
 
     def heard(self, state: State, part: str, at: float) -> dict[str, Copy]:
         """By neighbour, what is known of that part and not too old."""

@@ -19,6 +19,7 @@ import numpy as np
 from edgeswarm.backends.base import Trained
 from edgeswarm.messages import SNAPSHOT, Weights
 from edgeswarm.strategies.base import Action, Note, Received, Send
+from edgeswarm.strategies.refusals import refused
 from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import Copy, State, Step, changed
 
@@ -37,7 +38,7 @@ class GossipLearning(Sharing):
 
     def _heard(self, state: State, event: Received) -> tuple[State, list[Action]]:
         if isinstance(event.message, Weights) and event.message.base != SNAPSHOT and event.sender != state.node:
-            return self._refused(state, event, "difference")  # what it builds on is merged, and nobody keeps the whole
+            return refused(state, event, "difference")  # what it builds on is merged, and nobody keeps the whole
         return super()._heard(state, event)
 
     def _round(self, state: State, at: float) -> Step:

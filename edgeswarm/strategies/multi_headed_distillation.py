@@ -27,6 +27,7 @@ from edgeswarm.strategies.base import Action, Answers, Batch, Event, Listen, Not
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.local_model import BATCH, named, usable
 from edgeswarm.strategies.own_rows import picks
+from edgeswarm.strategies.refusals import refused
 from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import State, Step
 from edgeswarm.strategies.teaching import Lessons, Panel, TeachingKnobs
@@ -130,7 +131,7 @@ class MultiHeadedDistillation(TeachingKnobs, Sharing):
             before, event, self.schema, state.node, self.graph(state), self.heads(), width
         )
         if reason:
-            return self._refused(state, event, reason)
+            return refused(state, event, reason)
         return (state if lessons is before else _taught(state, lessons)), notes
 
     def predict(self, state: State, x: Array, alone: bool = False) -> Answers:

@@ -36,10 +36,10 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
 )
-from edgeswarm.strategies.exchange import STRANGERS_LIMIT
 from edgeswarm.strategies.gossip_state import knob, seed_of
 from edgeswarm.strategies.own_rows import trainable
 from edgeswarm.strategies.prototype_gossip import compress
+from edgeswarm.strategies.refusals import refused
 from edgeswarm.strategies.teaching import Lessons, TeachingKnobs
 
 SHARE = "share"
@@ -272,10 +272,6 @@ class PrototypeDistillation(TeachingKnobs):
         lessons, reason, notes = self.listened(
             state.lessons, event, self.schema, state.node, self._graph(state), self.ranks, 0
         )
-        if not reason:
-            return (state if lessons is state.lessons else replace(state, lessons=lessons)), notes
-        if event.sender in state.strange or len(state.strange) >= STRANGERS_LIMIT:
-            return state, []
-        state = replace(state, strange=state.strange | {event.sender})
-        refused = Note("refused_peers", float(len(state.strange)))
-        return state, [refused, Decision(event.at, "peer", "refused", reason, peer=event.sender)]
+        if reason:
+            return refused(state, event, reason)
+        return (state if lessons is state.lessons else replace(state, lessons=lessons)), notes

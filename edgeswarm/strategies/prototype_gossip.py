@@ -59,6 +59,7 @@ from edgeswarm.strategies.base import (
 )
 from edgeswarm.strategies.gossip_state import Knobs, State, Trial, follows, seed_of, without
 from edgeswarm.strategies.gossip_state import knob as knob
+from edgeswarm.strategies.refusals import refused
 
 ETA = 1.0
 LOSS_MEMORY = 0.99
@@ -409,7 +410,7 @@ class PrototypeGossip(Knobs):
         if sender == state.node:
             return state, []
         if message.schema != self.schema:
-            return self._refuse(state, event, "other_schema")
+            return refused(state, event, "other_schema", "ignored")
         if isinstance(message, Pull):
             # Also of those this node does not follow: who listens to whom need not be mutual.
             known = sender in state.peers or follows(state, sender, self.peers_limit)
@@ -423,14 +424,6 @@ class PrototypeGossip(Knobs):
             state, actions = self._check(state, event.at, sender, message.epoch, message.version)
         return state, actions + turn
 
-    def _refuse(self, state: State, event: Received, reason: str) -> Quick:
-        """A peer that cannot be understood: said once, then only counted by its absence."""
-        if event.sender in state.strange:
-            return state, []
-        strange = frozenset([*sorted(state.strange)[-255:], event.sender])
-        decision = Decision(event.at, "peer", "ignored", reason, {}, event.sender)
-        return replace(state, strange=strange), [decision]
-
     def _join(self, state: State, event: Received, message: Prototypes) -> Quick:
         """Bring a peer's replica up to the message; nothing else is learnt from it."""
         d, sender = message.vectors.codes.shape[1], event.sender
@@ -438,10 +431,10 @@ class PrototypeGossip(Knobs):
         held = state.replicas.get(sender, UNHEARD)
         theirs = held.vectors.shape[1] if len(held) else held.summary.mean.shape[2] if held.summary else d
         if (mine is not None and d != mine) or d != theirs:
-            return self._refuse(state, event, "wrong_dimension")
+            return refused(state, event, "wrong_dimension", "ignored")
         new = tuple(name for name in message.classes if name not in state.classes)
         if new and len(state.classes) + len(new) - state.own_classes() > self.classes_limit:
-            return self._refuse(state, event, "too_many_classes")
+            return refused(state, event, "too_many_classes", "ignored")
         classes = state.classes + new
         number = [classes.index(name) for name in message.classes]
         labels = message.labels.astype(np.int32)

@@ -29,7 +29,8 @@ from edgeswarm.strategies.base import (
     equipped,
     finish,
 )
-from edgeswarm.strategies.exchange import GONE_LIMIT, STRANGERS_LIMIT
+from edgeswarm.strategies.exchange import GONE_LIMIT
+from edgeswarm.strategies.refusals import STRANGERS_LIMIT
 from edgeswarm.strategies.sharing import Sharing
 from tests.tiny_model import tiny
 
