@@ -13,6 +13,7 @@ from math import ceil, floor, inf, log10
 from typing import Any
 
 from edgeswarm.agent.profile import Profile, load_profile, speed
+from edgeswarm.errors import ConfigError
 from edgeswarm.maths.age import mean_age_paced
 from edgeswarm.maths.graphs import Graph
 from edgeswarm.models.card import ModelCard
@@ -21,7 +22,7 @@ from edgeswarm.sim.methods import played_with
 from edgeswarm.sim.scenario import Scenario
 from edgeswarm.sim.traffic import bids_bytes, predictions_bytes, prototypes_bytes, weights_bytes
 from edgeswarm.strategies import STRATEGIES
-from edgeswarm.strategies.base import wants_model, wants_public
+from edgeswarm.strategies.base import on_graph, wants_model, wants_public
 
 DAY_S = 86_400.0
 BUSY = 0.5
@@ -120,7 +121,7 @@ class Place:
 
 
 def estimates(place: Place, demand: Demand) -> tuple[Estimate, ...]:
-    """Of every candidate that is installed."""
+    """Of every candidate that is installed. Raises ConfigError: the scenario's own cannot work on its graph."""
     return tuple(_estimate(name, place, demand) for name in CANDIDATES if name in STRATEGIES)
 
 
@@ -149,10 +150,8 @@ def told(strategy: Any, place: Place) -> tuple[Told, ...]:
 
 
 def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
-    scenario, cls = place.scenario, STRATEGIES[name]
-    chosen = {key: value for key, value in scenario.strategy.knobs.items() if hasattr(cls, key)}
-    settings = {**played_with(name, chosen, place.headed.heads, place.hops, demand.goal), **chosen}
-    strategy = cls(**settings)
+    scenario = place.scenario
+    strategy, settings, unfit = _method(name, place, demand.goal)
     card = place.card_of(strategy)
     said = told(strategy, place)
     n = len(place.graph.names)
@@ -166,7 +165,7 @@ def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
     memory = {board: _memory_bytes(strategy, place, said, profile) for board, profile in boards.items()}
     refused = next((f"{board}: {why}" for board, profile in boards.items()
                     if (why := _too_much(strategy, card, profile, memory[board], steps[board]))), "")  # fmt: skip
-    refused = unsuited(strategy, card) or refused
+    refused = unfit or unsuited(strategy, card) or refused
     network = scenario.network
     wanted = {
         "": strategy.period_s,
@@ -197,6 +196,26 @@ def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
         name, {**settings, "period_s": period_s}, said if n > 1 else (), period_s, sent * rounds, received * rounds,
         sent * rounds, any(each.most for each in said), age_s, memory, steps, limited_by, refused,
     )  # fmt: skip
+
+
+def _method(name: str, place: Place, goal: str) -> tuple[Any, dict[str, Any], str]:
+    """The method, its settings, and why these cannot be on this graph, or "": then it is with settings of its own.
+
+    Raises ConfigError: they cannot be, and are meant for this method.
+    """
+    scenario, cls = place.scenario, STRATEGIES[name]
+
+    def settings(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {**played_with(name, given, place.headed.heads, place.hops, goal), **given}
+
+    chosen = settings({key: value for key, value in scenario.strategy.knobs.items() if hasattr(cls, key)})
+    try:
+        return on_graph(cls(**chosen), scenario.topology()), chosen, ""
+    except ValueError as error:
+        if name == scenario.strategy.name:
+            raise ConfigError(f"[strategy] {name}: {error}") from None
+        own = settings({})
+        return cls(**own), own, str(error)
 
 
 def unsuited(strategy: Any, card: ModelCard) -> str:

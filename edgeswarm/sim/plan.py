@@ -197,7 +197,7 @@ def plan(
 ) -> Plan:
     """Formulas, simulation and recommendation. data: what to simulate with, None for formulas alone.
 
-    Raises ConfigError: nothing fits, not even learning alone.
+    Raises ConfigError: nothing fits, not even learning alone; or the scenario's own method cannot work on its graph.
     """
     found = estimates(place, demand)
     if all(each.refused for each in found):

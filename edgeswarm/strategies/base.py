@@ -236,7 +236,7 @@ def equipped(
 
     batch: rows of a training step that suit the board, where the strategy's own setting is 0; 0: the method's own.
     topology: None for everybody with everybody.  Raises ValueError, one line: it needs a model or a public set and
-    there is none, or cannot work with this one.
+    there is none, or cannot work with this one or on this graph.
     """
     given: dict[str, Any] = {"schema": schema}
     if wants_model(strategy):
@@ -247,9 +247,15 @@ def equipped(
         if public is None:
             raise ValueError(f"{strategy.name} learns from a public set, so it needs the file of one")
         given["public"] = public
-    if topology is not None and hasattr(strategy, "topology"):
-        given["topology"] = topology
-    return replace(strategy, **given)
+    return on_graph(replace(strategy, **given), topology)
+
+
+def on_graph(strategy: Any, topology: Topology | None) -> Any:
+    """`strategy` where that graph is; as it was where it has no neighbours, or the graph is None. Raises ValueError,
+    one line: it cannot work on this graph."""
+    if topology is None or not hasattr(strategy, "topology"):
+        return strategy
+    return replace(strategy, topology=topology)
 
 
 def counts_sent(strategy: Any) -> bool:

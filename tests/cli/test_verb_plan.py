@@ -166,3 +166,24 @@ def test_what_cannot_be_kept_is_one_line(run: Run, words: tuple[str, ...], says:
     samples("mine.csv")
     result = run("plan", *words, code=2)
     assert says in result.stderr.strip().splitlines()[-1] and not Path("x.esm").exists()
+
+
+@pytest.mark.parametrize("verb", ["plan", "simulate"])
+def test_a_mu_that_the_graph_does_not_bear_is_refused_alike(run: Run, verb: str) -> None:
+    keys = {"strategy.name": "global_update_tracking", "strategy.mu": "0.9", "swarm.nodes": "16"}
+    words = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    alone = ("--features", "3", "--classes", "2", "--no-simulation") if verb == "plan" else ()
+    result = run(verb, *alone, *words, "--set", "graph.kind=torus", code=2)
+    said = (
+        "edgeswarm: [strategy] global_update_tracking: mu is below 0.333 on this graph, not 0.9: set 0, or weights lazy"
+    )
+    assert result.stderr == f"{said}\n" and not result.stdout
+
+
+def test_what_is_set_for_one_method_rules_out_others_that_cannot_bear_it(run_json: Callable[..., Any]) -> None:
+    words = ("plan", "--features", "3", "--classes", "2", "--nodes", "16", "--graph", "torus", "--set")
+    data = run_json(*words, "strategy.name=global_update_tracking_paper", "--set", "strategy.mu=0.9")
+    tracking = data["methods"]["global_update_tracking"]
+    assert data["choice"] == "d_psgd" and tracking["refused"].startswith("mu is below 0.333 on this graph")
+    data = run_json(*words, "strategy.name=global_update_tracking", "--set", "strategy.ask=true")
+    assert data["choice"] == "global_update_tracking" and "ask" in data["methods"]["gatta"]["refused"]
