@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgpack
 import numpy as np
@@ -134,7 +134,9 @@ def events_of(story: list[Scene], node: str) -> list[Event]:
     return [scene.event for scene in story if scene.node == node]
 
 
-def replay(strategy: Any, state: Any, events: list[Event], answer: Answer = sets.answer) -> tuple[Any, list[Action]]:
+def replay(
+    strategy: Any, state: Any, events: Sequence[Event], answer: Answer = sets.answer
+) -> tuple[Any, list[Action]]:
     """State after these events, and everything that was wanted on the way."""
     actions: list[Action] = []
     for event in events:
@@ -217,10 +219,10 @@ def check_order_of_messages_does_not_matter(strategy: Any, answer: Answer = sets
     """A node that hears the same messages in another order answers the same, before its next round and after it, and
     says the same in it; with samples of its own and without.
 
-    Differences between vectors are left out: they are of use in their order alone.
+    Differences between vectors are left out, and have a rule of their own: they are of use in their order alone.
     """
     events = events_of(play(strategy, answer), NODES[0])
-    received = [event for event in events if isinstance(event, Received) and not _is_difference(event.message)]
+    received = [event for event in events if isinstance(event, Received) and not _is_difference(event)]
     own = [event for event in events if isinstance(event, Batch)]
     for batches in ([], own[: len(own) // 2]):
         beginning: list[Event] = [Started(0.0, 1), Peers(0.0, NODES[1:]), *batches]
@@ -229,15 +231,84 @@ def check_order_of_messages_does_not_matter(strategy: Any, answer: Answer = sets
         for seed in range(4):
             order = np.random.default_rng(seed).permutation(len(received)) if seed else np.arange(len(received))
             state, _ = replay(strategy, start, [replace(received[i], at=LENGTH_S) for i in order], answer)
-            before = finish(strategy.predict(state, _probes()), answer)
-            state, actions = replay(strategy, state, _alarms(events), answer)
-            after = finish(strategy.predict(state, _probes()), answer)
-            found.append((before, after, [action for action in actions if isinstance(action, Send)]))
+            found.append(_outcome(strategy, state, events, answer))
         for other in found[1:]:
-            for (names, confidences), (other_names, others) in zip(found[0][:2], other[:2], strict=True):
-                _require(names == other_names, "messages in another order led to other answers")
-                _require(bool(np.allclose(confidences, others, atol=1e-5)), "messages in another order changed answers")
-            _require(plain(found[0][2]) == plain(other[2]), "messages in another order changed what is said")
+            _require_alike(found[0], other, "messages in another order")
+
+
+def check_order_of_differences_does_not_matter(strategy: Any, answer: Answer = sets.answer) -> None:
+    """A difference that comes before the one it builds on is not used; but once that one has come, and the answer to
+    what was asked meanwhile, a node is where it is with both in order. One that comes after the answer changes nothing.
+
+    Of two differences between vectors that one node tells another; a method that tells none has nothing to keep.
+    """
+    story = play(strategy, answer)
+    here, there = NODES[:2]
+    events = events_of(story, here)
+    pair = _chained(event for event in events if isinstance(event, Received) and event.sender == there)
+    if pair is None:
+        return
+    first, second = ([replace(event, at=LENGTH_S) for event in step] for step in pair)
+    begins, ends = pair[0][0].at, pair[1][0].at
+    known = [event for event in events if event.at < begins]
+    start, _ = replay(strategy, strategy.init(here, 1), known, answer)
+    until = [event for event in events_of(story, there) if event.at < ends]
+    teller, _ = replay(strategy, strategy.init(there, 1), until, answer)
+
+    def answered(actions: list[Action]) -> list[Event]:
+        asked = [each for each in actions if isinstance(each, Send) and each.to == there]
+        pulls = [Received(LENGTH_S, here, sealed(each.message)) for each in asked]
+        _, replies = replay(strategy, teller, pulls, answer)
+        words = [each for each in replies if isinstance(each, Send) and each.to in (here, EVERYONE)]
+        return [Received(LENGTH_S, there, sealed(each.message)) for each in words]
+
+    def outcome(state: Any) -> Outcome:
+        return _outcome(strategy, state, events, answer)
+
+    early, asked = replay(strategy, start, second, answer)
+    _require_alike(outcome(start), outcome(early), "a difference without the one it builds on", questions=False)
+    right, _ = replay(strategy, start, [*first, *second], answer)
+    late, more = replay(strategy, early, first, answer)
+    late, _ = replay(strategy, late, answered([*asked, *more]), answer)
+    _require_alike(outcome(right), outcome(late), "differences in another order, and what was asked for,")
+    whole, _ = replay(strategy, early, answered(asked), answer)
+    again, _ = replay(strategy, whole, first, answer)
+    _require_alike(outcome(whole), outcome(again), "a difference that came late, when the whole had,")
+
+
+def _chained(heard: Iterable[Received]) -> tuple[list[Received], list[Received]] | None:
+    """Differences of one step of their sender's, and those of its next that build on them; None where none do."""
+    steps = [list(step) for _, step in itertools.groupby(filter(_is_difference, heard), lambda event: event.at)]
+
+    def place(event: Received, version: str) -> tuple[str, int, int]:
+        assert isinstance(event.message, Weights)
+        return event.message.part, event.message.epoch, getattr(event.message, version)
+
+    def builds(step: list[Received], on: list[Received]) -> bool:
+        return {place(event, "base") for event in step} <= {place(event, "version") for event in on}
+
+    pairs = [(one, two) for one, two in itertools.pairwise(steps) if builds(two, one)]
+    return pairs[len(pairs) // 2] if pairs else None
+
+
+Outcome: TypeAlias = tuple[tuple[list[str | None], Array], tuple[list[str | None], Array], list[Send]]
+
+
+def _outcome(strategy: Any, state: Any, events: list[Event], answer: Answer) -> Outcome:
+    """What a node answers before its next round and after it, and what it says in it."""
+    before = finish(strategy.predict(state, _probes()), answer)
+    state, actions = replay(strategy, state, _alarms(events), answer)
+    after = finish(strategy.predict(state, _probes()), answer)
+    return before, after, [action for action in actions if isinstance(action, Send)]
+
+
+def _require_alike(one: Outcome, other: Outcome, cause: str, questions: bool = True) -> None:
+    """questions: whether what is asked counts as said."""
+    for (names, confidences), (other_names, others) in zip(one[:2], other[:2], strict=True):
+        _require(names == other_names, f"{cause} led to other answers")
+        _require(bool(np.allclose(confidences, others, atol=1e-5)), f"{cause} changed answers")
+    said = [[send for send in each[2] if questions or not isinstance(send.message, Pull)] for each in (one, other)]
+    _require(plain(said[0]) == plain(said[1]), f"{cause} changed what is said")
 
 
 def check_stranger_is_ignored(strategy: Any, answer: Answer = sets.answer) -> None:
@@ -276,8 +347,8 @@ def _strangers(event: Received) -> Iterator[tuple[str, Received]]:
         yield "another public set", replace(event, message=replace(message, public=message.public ^ 1, **newer))
 
 
-def _is_difference(message: Any) -> bool:
-    return isinstance(message, Weights) and message.base != SNAPSHOT
+def _is_difference(event: Received) -> bool:
+    return isinstance(event.message, Weights) and event.message.base != SNAPSHOT
 
 
 def _alarms(events: list[Event]) -> list[Event]:
@@ -355,6 +426,7 @@ ALL: tuple[Check, ...] = (
     check_step_keeps_the_old_state,
     check_repeated_message_changes_nothing,
     check_order_of_messages_does_not_matter,
+    check_order_of_differences_does_not_matter,
     check_stranger_is_ignored,
     check_checkpoint_resumes_as_if_never_stopped,
     check_other_state_is_refused,

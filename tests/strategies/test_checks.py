@@ -14,12 +14,12 @@ import pytest
 
 from edgeswarm.backends.reference import ReferenceBackend
 from edgeswarm.maths.compress import restore
-from edgeswarm.messages import Weights
+from edgeswarm.messages import SNAPSHOT, Weights
 from edgeswarm.models.file import Model
 from edgeswarm.models.perceptron import perceptron
 from edgeswarm.models.public import PublicSet
 from edgeswarm.strategies import STRATEGIES, checks
-from edgeswarm.strategies.base import Batch, Note, Received, equipped
+from edgeswarm.strategies.base import Batch, Note, Received, Send, equipped
 from edgeswarm.strategies.exchange import model_number
 from edgeswarm.strategies.sharing_state import Copy, State, changed
 
@@ -68,11 +68,18 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "global_update_tracking_paper": [
         {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "mu": 0.4},
         {"period_s": 3.0, "window": 40, "steps": 1, "batch": 8, "mu": 0.05, "beta": 0.9},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "mu": 0.4, "scheme": "int8", "snapshot_every": 0},
     ],
-    "gradient_tracking": [{"period_s": 3.0, "window": 40, "steps": 2, "batch": 8}],
+    "gradient_tracking": [
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8},
+        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "scheme": "int8", "snapshot_every": 0, "ask": True},
+    ],
     "qg_dsgdm": [
-        {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "form": form}
-        for form in ("original", "nesterov", "undamped")
+        *(
+            {"period_s": 3.0, "window": 40, "steps": 2, "batch": 8, "form": form}
+            for form in ("original", "nesterov", "undamped")
+        ),
+        {"period_s": 3.0, "window": 40, "steps": 1, "batch": 8, "scheme": "int8", "snapshot_every": 0},
     ],
     "fedmd": [{"period_s": 3.0, "window": 40, "steps": 3, "batch": 8}],
     "gossip_learning": [
@@ -155,6 +162,18 @@ def test_rule(name: str, settings: dict[str, Any], check: checks.Check, model: t
             check(strategy, model[1].answer)
     else:
         check(strategy, model[1].answer)
+
+
+def test_methods_that_can_tell_differences_are_played_with_them(model: tuple[Model, ReferenceBackend]) -> None:
+    """Of a method that tells none, the rule on their order asks nothing."""
+
+    def tells(name: str, knobs: dict[str, Any]) -> bool:
+        story = checks.play(equipped(STRATEGIES[name](**knobs), 7, model[0], public=PUBLIC), model[1].answer)
+        said = [each.message for scene in story for each in scene.actions if isinstance(each, Send)]
+        return any(isinstance(message, Weights) and message.base != SNAPSHOT for message in said)
+
+    told = {name for name in SETTINGS for knobs in SETTINGS[name] if "snapshot_every" in knobs and tells(name, knobs)}
+    assert told == {name for name, method in STRATEGIES.items() if getattr(method, "TELLS", False)}
 
 
 def test_a_method_that_trains_a_model_needs_one() -> None:
@@ -248,9 +267,53 @@ class TakesOthers(DPSGD):  # type: ignore[misc]
         return super()._misfit(replace(message, schema=self.schema, model=model_number(self.model()[0].hash)))
 
 
-REPEATED, ORDER, STRANGER = (
+def ahead(message: Any, known: Copy | None) -> int:
+    """By how many versions a difference is ahead of what is known; 0 of what is no difference, or not known at all."""
+    if known is None or not isinstance(message, Weights) or message.base == SNAPSHOT:
+        return 0
+    return message.version - known.version
+
+
+class AddsAnyway(DPSGD):  # type: ignore[misc]
+    """Adds a difference to whatever it knows."""
+
+    def _heard(self, state: State, event: Received) -> Any:
+        known, message = state.copies.get(f"{event.sender}/all"), event.message
+        if ahead(message, known) > 0:
+            event = replace(event, message=replace(message, base=known.version))
+        return super()._heard(state, event)
+
+
+class NeverAsks(DPSGD):  # type: ignore[misc]
+    def _missed(self, state: State, sender: str, message: Weights) -> Any:
+        return state, []
+
+
+class Forgets(DPSGD):  # type: ignore[misc]
+    """Throws away what it knew when something was missed."""
+
+    def _missed(self, state: State, sender: str, message: Weights) -> Any:
+        state, actions = super()._missed(state, sender, message)
+        others = {name: copy for name, copy in state.copies.items() if not name.startswith(f"{sender}/")}
+        return changed(state, copies=others), actions
+
+
+class AddsWhatIsLate(DPSGD):  # type: ignore[misc]
+    """Takes a difference for new that the whole has overtaken."""
+
+    def _heard(self, state: State, event: Received) -> Any:
+        name, message = f"{event.sender}/all", event.message
+        known = state.copies.get(name)
+        if ahead(message, known) < 0:
+            known = replace(known, vector=known.vector + restore(message.values))
+            return changed(state, copies={**state.copies, name: known}), []
+        return super()._heard(state, event)
+
+
+REPEATED, ORDER, DIFFERENCES, STRANGER = (
     "check_repeated_message_changes_nothing",
     "check_order_of_messages_does_not_matter",
+    "check_order_of_differences_does_not_matter",
     "check_stranger_is_ignored",
 )
 
@@ -268,6 +331,22 @@ def test_the_rules_name_a_method_that_takes_what_it_should_not(
     broken: Callable[..., Any], rules: set[str], model: tuple[Model, ReferenceBackend]
 ) -> None:
     assert set(checks.run_all(equipped(broken(**SHORT), 7, model[0]), answer=model[1].answer)) == rules
+
+
+@pytest.mark.parametrize(
+    ("broken", "rules"),
+    [
+        (AddsAnyway, {DIFFERENCES}),
+        (NeverAsks, {DIFFERENCES}),
+        (Forgets, {DIFFERENCES}),
+        (AddsWhatIsLate, {REPEATED, DIFFERENCES}),
+    ],
+)
+def test_the_rules_name_a_method_that_takes_differences_as_they_come(
+    broken: Callable[..., Any], rules: set[str], model: tuple[Model, ReferenceBackend]
+) -> None:
+    knobs = {**SHORT, "scheme": "int8", "snapshot_every": 0}
+    assert set(checks.run_all(equipped(broken(**knobs), 7, model[0]), answer=model[1].answer)) == rules
 
 
 class Writes(DPSGD):  # type: ignore[misc]
