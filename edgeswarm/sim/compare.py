@@ -36,8 +36,9 @@ CUTS = 4
 """Most budgets in the table of equal bytes."""
 TIMES = (0.1, 0.3, 1.0)
 """Parts of the run at which the table of equal time looks."""
-METHODS = ("prototype_gossip", "global_update_tracking", "gatta", "multi_headed_distillation", "prototype_distillation")
-"""What this project is about; all other strategies are controls."""
+METHODS = ("prototype_gossip", "global_update_tracking", "qg_dsgdm", "gatta", "multi_headed_distillation",
+           "prototype_distillation")  # fmt: skip
+"""What `edgeswarm plan` may recommend for its own sake; all other strategies are controls."""
 EXAMS = {"own": "accuracy", "common": "accuracy_common"}
 """Classes in the proportions in which each device sees them, or all alike: a figure of `Outcome`."""
 PICTURES = ("compare-bytes.png", "compare-time.png")

@@ -35,6 +35,7 @@ CANDIDATES = (
     "prototype_gossip",
     "prototype_distillation",
     "d_psgd",
+    "qg_dsgdm",
     "global_update_tracking",
     "gatta",
     "multi_headed_distillation",

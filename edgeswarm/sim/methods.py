@@ -19,7 +19,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "global_update_tracking": {"scheme": "int8", "rate": _PLAIN_RATE},
     "gatta": {"scheme": "int8"},
     "global_update_tracking_paper": {"rate": _PLAIN_RATE},
-    "qg_dsgdm": {"scheme": "int8", "rate": _QUASI_GLOBAL_RATE},
+    "qg_dsgdm": {"scheme": "int8", "rate": _QUASI_GLOBAL_RATE, "form": "nesterov"},
     "gradient_tracking": {"scheme": "int8", "rate": _PLAIN_RATE},
     "gossip_learning": {"scheme": "int8"},
     "body_average": {"scheme": "int8"},

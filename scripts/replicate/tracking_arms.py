@@ -57,12 +57,13 @@ LOST = (0.1, 0.3)
 ASLEEP = 1 / 3
 SPELL_ROUNDS = 3.0
 LOSSY = {"mu": 0.8}
+NESTEROV = {"form": "nesterov"}
 CHEAP = {"mu": 0.9, "scheme": "entropy", "snapshot_every": 0}
 ARMS = {
     "D-PSGD": Arm("d_psgd"),
     "GUT 0.9": Arm(PAPER, {"mu": 0.9}),
     "QG-DSGDm 0.9, as run by the authors": Arm("qg_dsgdm", {"form": "undamped"}),
-    "QG-DSGDm-N 0.9, as published": Arm("qg_dsgdm", {"form": "nesterov"}),
+    "QG-DSGDm-N 0.9, as published": Arm("qg_dsgdm", NESTEROV),
     "QG-GUTm 0.9, 0.03": Arm(PAPER, {"beta": 0.9, "mu": 0.03}),
     "QG-GUTm 0.9, 0.06": Arm(PAPER, {"beta": 0.9, "mu": 0.06}),
     "gradient tracking": Arm("gradient_tracking"),
@@ -75,6 +76,9 @@ ARMS = {
     "product GUT 0.8 that does not ask, 30% lost": Arm(OURS, {**LOSSY, "ask": False}, 0.3),
     "D-PSGD, a third asleep": Arm("d_psgd", {}, 0.0, ASLEEP),
     "product GUT 0.8, a third asleep": Arm(OURS, LOSSY, 0.0, ASLEEP),
+    "QG-DSGDm-N 0.9, entropy": Arm("qg_dsgdm", {**NESTEROV, "scheme": "entropy", "snapshot_every": 0}),
+    "QG-DSGDm-N 0.9, 30% lost": Arm("qg_dsgdm", NESTEROV, 0.3),
+    "QG-DSGDm-N 0.9, a third asleep": Arm("qg_dsgdm", NESTEROV, 0.0, ASLEEP),
 }
 QUICK_ARMS = ("D-PSGD", "GUT 0.9", "product GUT 0.9", "product GUT 0.9, entropy", "gradient tracking")
 ALPHAS = (0.1, 0.01)
