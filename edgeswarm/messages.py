@@ -247,8 +247,8 @@ class Predictions:
     schema: as in `Prototypes`.  public: first 64 bits of the public set's hash; it also fixes the order of classes.
     epoch, version: as in `Weights`.  classes: of the public set.  rows: (n,) uint32 ascending, which samples.
     encoding float32: shares (n, heads, classes) float32, probabilities.  uint8: the same, uint8 in 1/255.
-    top2: shares (n, heads, 2) uint8, the two largest in 1/255, the larger first, and tops (n, heads, 2) uint8, their
-    classes; tops is (0, 0, 0) for the other encodings.
+    top2: shares (n, heads, 2) uint8, the two largest, the larger first, c for 1 - (1 - c / 255) exp(-8 (c / 255)^3),
+    and tops (n, heads, 2) uint8, their classes; tops is (0, 0, 0) for the other encodings.
     trust: (n,) uint8 in 1/255, how near the sample lies to what the sender has seen (255: no opinion on that).
     embedding: (n, e) int8 in 1/127 of unit length, or (0, 0).  samples, age_s: as in `Weights`.
     base: SNAPSHOT, or the version whose predictions these rows replace while its others stay.

@@ -2,9 +2,10 @@
 
 A `Teacher` holds the newest word of one source about each public row; hearing is a join per row, so messages may come
 twice, late or in any order. The memory is that of `teachers` times `rows`, whatever the size of the swarm and however
-long it runs. `sureness` says how much each word counts now, `chosen` which source teaches which row, `targets` what a
-head is to learn. `Near` knows how close each public row lies to anything that a node has seen itself: it gates the
-node's own confidence, and gives the rows whose class the node can check its teachers on.
+long it runs. `sureness` says how much each word counts now by itself (`maths.corroboration`: beside the others'),
+`chosen` which source teaches which row, `targets` what a head is to learn. `Near` knows how close each public row lies
+to anything that a node has seen itself: it gates the node's own confidence, and gives the rows whose class the node can
+check its teachers on.
 """
 
 from __future__ import annotations
@@ -28,17 +29,11 @@ VERIFIED_LEAST = 20
 NEAR_ENOUGH = 0.7
 """Squared distance to an own row, in units of the usual one, below which a public row is taken to be of its class.
 Measured with digits (1,000 own rows, 6,000 public ones): 94 to 100 % of these classes are right."""
-SURE = 0.5
-"""Who is at least this sure of a row counts as one who knows its class."""
-BACKED = 1.5
-"""A contested claim counts at most so many times what another who knows the class says: those who were outbid have not
-said how sure they are by now."""
-CONTRADICTS = 0.3
-"""Who is at least this sure of another class contradicts the surest."""
-KNOWING = 0.25
-"""Part of an even share of the public rows on which a source that knows a class is sure of it."""
 LEVELS = 17
 """Floors are multiples of this, 16 levels: half a byte each, and long runs."""
+SHARES = 1 - (1 - np.arange(256) / 255) * np.exp(-8 * (np.arange(256) / 255) ** 3)
+"""Shares of top2 by code. Steps of 1/255 at 0 and at most twice that, and ever finer towards 1: there the surest of
+teachers differ by less than 1/255, and a student that cannot tell them apart takes any of them."""
 
 
 # ---- in few bytes ----------------------------------------------------------------------------------------------------
@@ -54,14 +49,15 @@ def encode(p: Array, encoding: str) -> tuple[NDArray[Any], Codes]:
     rest = p.copy()
     np.put_along_axis(rest, first, -1.0, axis=2)
     tops = np.concatenate([first, rest.argmax(axis=2)[..., None]], axis=2)
-    return np.rint(255 * np.take_along_axis(p, tops, axis=2)).astype(np.uint8), tops.astype(np.uint8)
+    codes = np.searchsorted((SHARES[1:] + SHARES[:-1]) / 2, np.take_along_axis(p, tops, axis=2))
+    return codes.astype(np.uint8), tops.astype(np.uint8)
 
 
 def decode(shares: NDArray[Any], tops: Codes, encoding: str, classes: int) -> Array:
     """Probabilities (n, heads, classes), each row summing to 1. What top2 leaves out is spread over the other classes;
     a row that says nothing is even."""
     if encoding == "top2":
-        two = shares.astype(np.float32) / np.float32(255)
+        two = SHARES.astype(np.float32)[shares]
         others = max(1, classes - 2)
         left = np.clip(1 - two.sum(axis=2, keepdims=True), 0, 1) / np.float32(others)
         p = np.broadcast_to(left, (*left.shape[:2], classes)).copy()
@@ -116,7 +112,7 @@ class Teacher:
         """The largest probability of each row and head (n, at most heads)."""
         shares = self.shares[:, :heads]
         if self.encoding == "top2":
-            return np.asarray(shares[:, :, 0] / np.float32(255), np.float32)
+            return np.asarray(SHARES.astype(np.float32)[shares[:, :, 0]])
         return np.asarray(shares.max(axis=2) / np.maximum(shares.sum(axis=2, dtype=np.float32), 1e-6), np.float32)
 
     def claims(self, heads: int) -> NDArray[np.int16]:
@@ -312,34 +308,6 @@ def tested(teacher: Teacher, sure: Array, own: Array, near: Near) -> Array:
         claims = (sure[known, head] > 0) & (sure[known, head] >= own[known, head] - 1e-6)
         wrong[head] = np.count_nonzero(claims & (p[:, head].argmax(axis=1) != near.labels[known]))
     return np.asarray(1 - wrong / known.size, np.float32)
-
-
-def agreement(claims: NDArray[np.int16], sure: Array, classes: int) -> Array:
-    """How far each claim counts beside those who know the class that it names: (sources, n, heads) in [0, 1].
-
-    claims: (sources, n, heads), class.  sure: the same shape. A source knows a class if it is SURE of it on a KNOWING
-    part of an even share of the rows. Where somebody contradicts the surest, and others know the class that a claim
-    names, it counts at most as BACKED times the surest that one of those is of it: the second largest, which no single
-    liar can raise above what an honest node says. Whoever alone knows a class is believed there. Where nobody
-    contradicts, all count in full.
-    """
-    out = np.ones(sure.shape, np.float32)
-    sources, rows, heads = sure.shape
-    least = max(1.0, KNOWING * rows / classes)
-    for head in range(heads):
-        said, voices = claims[:, :, head], sure[:, :, head]
-        first = np.take_along_axis(said, voices.argmax(axis=0)[None], axis=0)
-        contested = np.flatnonzero(((said != first) & (voices >= CONTRADICTS)).any(axis=0))
-        for name in np.unique(said[:, contested]):
-            knows = ((said == name) & (voices >= SURE)).sum(axis=1) >= least
-            here = said[:, contested] == name
-            backing = np.where(here & knows[:, None], voices[:, contested], 0)
-            surest = backing.argmax(axis=0) == np.arange(sources)[:, None]
-            others = np.where(surest, np.where(surest, 0, backing).max(axis=0), backing.max(axis=0))
-            known = knows.sum() > knows.astype(int)  # by another source than this one
-            counted = np.minimum(1, BACKED * others / np.maximum(voices[:, contested], 1e-6))
-            out[:, contested, head] = np.where(here & known[:, None], counted, out[:, contested, head])
-    return out
 
 
 def floors(sure: Array) -> Codes:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.maths import teachers as lore
+from edgeswarm.maths.corroboration import corroborated
 from edgeswarm.maths.graphs import Graph
 from edgeswarm.maths.teachers import Codes, Near, Teacher
 from edgeswarm.messages import ENCODINGS, EVERYONE, SNAPSHOT, Array, Bids, Predictions
@@ -148,7 +149,7 @@ class TeachingKnobs:
     choice: of each row's teacher, the paper's "confident", or a control.  own: whether the node itself is one;
     "auto": where it hears less than half of the others.  encoding: of what it tells.
     gate: how soon confidence fades away from what the node has seen (`Near.trust`), 0: never.
-    tested: whether to test teachers where the node knows better, and by one another (`maths.teachers.agreement`).
+    tested: whether to test teachers where the node knows better, and by one another (`maths.corroboration`).
     cap: rows that one may teach, in units of an even share, 0: all.  ceiling: surer than this counts as this.
     half_life_s: of a word's weight, 0: for ever.
     refresh_every: rounds between two words.  change: no word while less has changed: with bids the share of rows that
@@ -264,7 +265,7 @@ class TeachingKnobs:
             voices = [*found, own] if own is not None else found
             speakers = [*held, lessons.own] if own is not None and lessons.own else held
             claims = np.stack([each.claims(heads) for each in speakers])
-            shared = lore.agreement(claims, np.stack(voices), len(self.public_set().classes))
+            shared = corroborated(claims, np.stack(voices), len(self.public_set().classes))
             found = [each * factor for each, factor in zip(found, shared, strict=False)]
         sparse = 2 * near < len(graph.names) - 1
         if own is not None and lessons.own and (self.own == "always" or (self.own == "auto" and sparse)):

@@ -57,6 +57,19 @@ def test_top2_spreads_the_rest_evenly_and_two_classes_lose_nothing() -> None:
     assert lore.decode(silent, np.array([[[0, 1]]], np.uint8), "top2", 2).tolist() == [[[0.5, 0.5]]]
 
 
+def test_a_byte_tells_apart_those_who_are_nearly_certain() -> None:
+    """Steps of 1/255 would make one of all that is surer than 0.998, and of the surest teacher anybody."""
+    assert (np.diff(lore.SHARES) > 0).all() and lore.SHARES[0] == 0 and lore.SHARES[-1] == 1
+    assert np.diff(lore.SHARES).max() < 0.0082, "half of that is the largest error"
+    sure = np.array([0.5, 0.9, 0.99, 0.998, 0.999, 0.9995, 0.9999, 0.99999], np.float32)
+    p = np.stack([sure, 1 - sure], axis=1)[:, None]
+    shares, tops = lore.encode(p, "top2")
+    assert (np.diff(shares[:, 0, 0].astype(int)) > 0).all()
+    assert np.allclose(lore.decode(shares, tops, "top2", 2), p, atol=0.003)
+    found = teacher(p, encoding="top2").confidence(1)[:, 0]
+    assert (np.diff(found) > 0).all() and np.allclose(1 - found, 1 - sure, rtol=0.1)
+
+
 def test_words_may_come_in_any_order_and_twice() -> None:
     rng = np.random.default_rng(2)
     words = [said(softmax(sharp=float(v + 1)), np.sort(rng.permutation(N)[:12]),
@@ -138,45 +151,6 @@ def test_what_is_of_no_use_takes_no_memory() -> None:
     nothing = np.zeros((0, 3, 2), np.uint8)
     silent = lore.cut(replace(top2, rows=top2.rows[:0], shares=nothing, tops=nothing, trust=top2.trust[:0]), 1, 0)
     assert silent.shares.shape == silent.tops.shape == (0, 1, 2) and lore.joined(None, silent, N, 0.0) is None
-
-
-def test_a_class_that_others_know_is_not_taken_from_one_voice() -> None:
-    """Rows 0 to 9 are of class 0, which a alone knows; b and c know class 1 of rows 10 to 19; d says all is 1."""
-    claims = np.ones((4, 20, 1), np.int16)
-    claims[0] = 0
-    sure = np.full((4, 20, 1), 0.1, np.float32)
-    sure[0, :10], sure[1:3, 10:] = 0.8, 0.9
-    sure[3, :10] = 0.99
-
-    def counts() -> Any:
-        return (sure * lore.agreement(claims, sure, 2))[:, :, 0]
-
-    assert np.allclose(counts()[0, :10], 0.8) and np.allclose(counts()[3, :10], lore.BACKED * 0.1)
-    assert (counts()[:, 10:] == sure[:, 10:, 0]).all(), "there nobody contradicts"
-    sure[1:3, :10] = 0.3  # those who know class 1 take these rows for it, but hardly: the usual confusion of strangers
-    assert (counts().argmax(axis=0)[:10] == 0).all(), "and whoever knows class 0 is believed"
-    assert np.allclose(counts()[3, :10], lore.BACKED * 0.3)
-    sure[1, :10] = 0.9
-    assert (counts()[:, :10] == sure[:, :10, 0]).all(), "another who knows the class is as sure"
-    assert (counts().argmax(axis=0)[:10] == 3).all()
-
-
-def test_one_voice_cannot_raise_another_nor_itself() -> None:
-    """However sure one source is, a contested claim of a class that others know counts as the others let it."""
-    rng = np.random.default_rng(5)
-    claims = rng.integers(0, 3, (5, 60, 2)).astype(np.int16)
-    sure = rng.random((5, 60, 2)).astype(np.float32)
-    claims[1:3, :20], sure[1:3, :20] = 1, 0.9  # so that class 1 is known by two others
-    claims[0, 20:], claims[1, 20:] = 1, 0
-    sure[1, 20:] = 0.4
-    for loud in (0.6, 0.8, 0.99):
-        sure[0] = loud
-        counted = sure * lore.agreement(claims, sure, 3)
-        assert ((counted >= 0) & (counted <= sure)).all()
-        honest = np.where(claims[1:] == 1, sure[1:], 0).max(axis=0)
-        assert (counted[0, 20:] <= lore.BACKED * honest[20:] + 1e-6).all(), loud
-    again = lore.agreement(claims[::-1], sure[::-1], 3)[::-1]
-    assert np.array_equal(again, lore.agreement(claims, sure, 3)), "the order of sources changes nothing"
 
 
 def test_claims_are_the_likeliest_class_in_any_encoding() -> None:

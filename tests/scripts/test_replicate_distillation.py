@@ -48,6 +48,16 @@ def test_each_liar_is_judged_by_a_line_of_its_own() -> None:
     assert not unmet(mhd.lines_of(invented(**{"ours, silent": 80.0}))) & set(lies.values())
 
 
+def test_arms_that_were_left_out_decide_nothing() -> None:
+    runs = invented()
+    every = {line.wanted for line in mhd.lines_of(runs)}
+    del runs["separate"]
+    gone = every - {line.wanted for line in mhd.lines_of(runs)}
+    assert gone == {wanted for wanted in every if "separate" in wanted and not wanted.startswith("s = 0")}
+    assert mhd.lines_of({arm: runs[arm] for arm in ("top-2, uint8", "MHD, m = 1")})
+    assert mhd.lines_of({}) == mhd.full_lines({}) == []
+
+
 def test_cifar_is_judged_by_lines() -> None:
     good = {"separate": 60.0}
     assert unmet(mhd.full_lines(invented(**good))) == set()

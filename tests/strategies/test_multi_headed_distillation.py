@@ -281,17 +281,19 @@ def test_a_liar_costs_little() -> None:
     assert worst(False) > 0.85
 
 
-def test_a_lie_about_one_class_teaches_nobody() -> None:
-    """bob alone knows class 3; cid knows class 1 and hardly takes some of 3 for it; eve says that all of 3 is 1."""
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_lie_about_one_class_teaches_nobody(turned: bool) -> None:
+    """bob alone knows class 3; cid knows class 1 and hardly takes some of 3 for it; dan knows class 0; eve says that
+    all of 3 is 1. Turned: and that class 0 is 3, as one who has seen 3 may believe."""
     strategy = equipped(MultiHeadedDistillation(**KNOBS), tw.SCHEMA, model(), public=tw.PUBLIC)
-    state, _ = finish(strategy.step(strategy.init("ann", 1), Peers(0.0, ("bob", "cid", "eve"))), None)  # type: ignore[arg-type]
+    state, _ = finish(strategy.step(strategy.init("ann", 1), Peers(0.0, ("bob", "cid", "dan", "eve"))), None)  # type: ignore[arg-type]
     truth = cloud(1, range(4), 160)[1]
-    shares = {name: np.full((160, 1, 4), 0.25, np.float32) for name in ("bob", "cid", "eve")}
+    shares = {name: np.full((160, 1, 4), 0.25, np.float32) for name in ("bob", "cid", "dan", "eve")}
     trust = {name: np.zeros(160, np.uint8) for name in shares}
     third = truth == 3
     for name, rows, label, sure, near in (
         ("bob", third, 3, 0.8, 255), ("cid", truth == 1, 1, 0.9, 255), ("cid", third, 1, 0.9, 80),
-        ("eve", third, 1, 1.0, 255),
+        ("dan", truth == 0, 0, 0.9, 255), ("eve", third, 1, 1.0, 255), ("eve", truth == 0, 3, 0.8, 255 * turned),
     ):  # fmt: skip
         shares[name][rows] = (1 - sure) / 3
         shares[name][rows, 0, label], trust[name][rows] = sure, near
@@ -304,7 +306,7 @@ def test_a_lie_about_one_class_teaches_nobody() -> None:
         panel = settings.panel(state.lessons, "ann", strategy.graph(state), 1, 2.0, 3600.0)
         return sorted(set(panel.taught("confident", np.flatnonzero(truth == label), (0,))[0][:, 0].argmax(axis=1)))
 
-    assert taught(strategy, 3) == [3] and taught(strategy, 1) == [1]
+    assert taught(strategy, 3) == [3] and taught(strategy, 1) == [1] and taught(strategy, 0) == [0]
     assert taught(replace(strategy, tested=False), 3) == [1], "whoever is surest would be believed"
 
 
