@@ -42,7 +42,8 @@ _SHORT = {"data": "data.path", "label": "data.label", "model": "model.path", "no
                    "by the last that learns.")  # fmt: skip
 @scenario_options
 @click.option("--folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), default=FOLDER,
-              show_default=True, help="Keep runs and pictures there; runs that are there are kept.")  # fmt: skip
+              show_default=True,
+              help="Keep runs and pictures there; runs that are there are kept, unless files changed.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one per core]")
 @backend_option
 @options.as_json
@@ -59,38 +60,41 @@ def command(
     the settings with which `edgeswarm plan` plays them, and notes say which are not the method's own. The other keys,
     and what --config may say, are those of `edgeswarm simulate`. Ctrl-C lets the runs under way end.
     """
-    from edgeswarm.errors import ConfigError
+    from edgeswarm.errors import ConfigError, EdgeswarmError
     from edgeswarm.sim.compare import budgets, cells, chosen, compare
     from edgeswarm.sim.scenario import load
     from edgeswarm.sim.stage import check_data
-    from edgeswarm.sim.sweep import common_fault, outcome_of
+    from edgeswarm.sim.sweep import common_fault, files, outcome_of
 
-    said = {"report.every_s": "0.01"} | parsed(settings)  # any that suits: `cells` sets it for each run
+    said = {"report.every_s": "0.01"} | parsed(settings)  # any that suits: `cells` says when each run is examined
     said |= {_SHORT[name]: str(value) for name, value in short.items() if value is not None}
     knobs = {key.removeprefix("strategy."): said.pop(key) for key in list(said) if key.startswith("strategy.")}
     if "name" in knobs:
         raise click.UsageError("which methods are compared is said by --methods, not by --set strategy.name")
     scenario = load(config_file, said)
     wanted = cells(scenario, chosen([name.strip() for name in methods.split(",") if name.strip()]), knobs, seeds, exam)
-    if any(outcome_of(folder, cell) is None for cell in wanted):
+    if any(outcome_of(place) is None for place in files(wanted, folder, backend)):
         check_data(scenario)  # what is wrong with the samples is the same for all runs
     output.say(f"runs: {len(wanted)}, of {scenario.swarm.nodes} devices; each is kept in {folder}")
+    died: list[str] = []
     with asked_to_stop() as asked:
         curves = compare(
-            wanted, folder, jobs or -1, backend, stop=lambda: bool(asked),
+            wanted, folder, jobs or -1, backend, stop=lambda: bool(asked), died=died.append,
             progress=lambda done, of, cell: output.say(f"{done} of {of}: {cell.scenario.strategy.name}"),
         )  # fmt: skip
-    if not any(curve.runs for curve in curves) and (why := common_fault(curve.failed for curve in curves)):
+    if not any(curve.runs for curve in curves) and not died and (why := common_fault(curve.failed for curve in curves)):
         raise ConfigError(why)
     amounts = tuple(sorted(cuts)) or budgets(curves)
     pictures = _drawn(curves, _title(scenario, seeds), exam, folder)
     if json_wanted:
-        output.emit(_data(curves, amounts, exam, scenario, pictures))
+        output.emit(_data(curves, amounts, exam, wanted[0].scenario, seeds, pictures))
     else:
         _print(curves, amounts, exam, pictures)
     if asked:
         output.say("stopped; the same command goes on with the runs that are missing")
         ctx.exit(EXIT_INTERRUPTED)
+    if died:
+        raise EdgeswarmError(died[0])
     if not any(curve.runs for curve in curves):
         ctx.exit(1)
 
@@ -116,10 +120,13 @@ def _drawn(curves: Sequence[Curve], title: str, exam: str, folder: Path) -> list
 
 
 def _data(
-    curves: Sequence[Curve], amounts: Sequence[float], exam: str, scenario: Scenario, pictures: Sequence[str]
-) -> dict[str, Any]:
+    curves: Sequence[Curve], amounts: Sequence[float], exam: str, scenario: Scenario, seeds: int,
+    pictures: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """For JSON. scenario: of the first run; the others differ in their strategy, which `Curve.plain` says, and seed."""
     return {
-        "scenario": scenario.plain(),
+        "scenario": {name: table for name, table in scenario.plain().items() if name != "strategy"},
+        "seeds": [scenario.swarm.seed + at for at in range(seeds)],
         "exam": exam,
         "for_bytes": {
             curve.method: {f"{amount:.0f}": curve.for_bytes(amount, exam) for amount in amounts} for curve in curves

@@ -22,9 +22,11 @@ MOST_NOTES = 5
 @click.command()
 @scenario_options
 @click.option("--over", metavar="KEY=A,B,..", multiple=True, required=True,
-              help="Values of a key: strategy.name=d_psgd,isolated or seed=1..5. May be given again.")  # fmt: skip
+              help="Values of a key: strategy.name=d_psgd,isolated or seed=1..5; a list is one value in brackets, "
+                   "network.delay_s=0,[0.1,2]. May be given again.")  # fmt: skip
 @click.option("--folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), default=FOLDER,
-              show_default=True, help="Keep each run there; those that are there are not run again.")  # fmt: skip
+              show_default=True,
+              help="Keep each run there; those that are there are not run again, unless files changed.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one per core]")
 @click.option("--dask", metavar="ADDRESS", default="", help="Run them on this Dask cluster: tcp://host:8786.")
 @click.option(
@@ -47,21 +49,23 @@ def command(
     way end; the same command goes on with those that are missing. On a cluster, edgeswarm and the data have to be on
     its machines as well.
     """
-    from edgeswarm.errors import ConfigError
+    from edgeswarm.errors import ConfigError, EdgeswarmError
+    from edgeswarm.sim.pool import check_packages
     from edgeswarm.sim.scenario import load
-    from edgeswarm.sim.sweep import cells, check_packages, common_fault, plain, sweep, table
+    from edgeswarm.sim.sweep import cells, common_fault, plain, sweep, table
     from edgeswarm.sim.sweep import parsed as values_of
 
     check_packages(dask, ray)
     wanted = cells(load(config_file, parsed(settings)), values_of(over))
     output.say(f"{len(wanted)} runs; each is kept in {folder}")
+    died: list[str] = []
     with asked_to_stop() as asked:
         outcomes = sweep(
-            wanted, folder, jobs or -1, dask=dask, ray=ray, backend=backend, stop=lambda: bool(asked),
+            wanted, folder, jobs or -1, dask=dask, ray=ray, backend=backend, stop=lambda: bool(asked), died=died.append,
             progress=lambda done, of, cell: output.say(f"{done} of {of}"),
         )  # fmt: skip
     rows = table(wanted, outcomes, folder)
-    if not any(outcomes) and (why := common_fault(row.failed for row in rows)):
+    if not any(outcomes) and not died and (why := common_fault(row.failed for row in rows)):
         raise ConfigError(why)
     over_now = sum(outcome is not None for outcome in outcomes) + sum(len(row.failed) > 0 for row in rows)
     drawn = _drawn(rows, folder, _title(wanted[0].scenario, rows)) if any(outcomes) else None
@@ -72,6 +76,8 @@ def command(
     if asked:
         output.say(f"stopped with {over_now} of {len(wanted)} runs; the same command goes on with the others")
         ctx.exit(EXIT_INTERRUPTED)
+    if died:
+        raise EdgeswarmError(died[0])
     if any(row.failed for row in rows):
         ctx.exit(1)
 
@@ -85,7 +91,7 @@ def _title(scenario: Scenario, rows: Sequence[Row]) -> str:
 
 def _drawn(rows: Sequence[Row], folder: Path, title: str) -> str | None:
     from edgeswarm.sim.canvas import NoPicture
-    from edgeswarm.sim.sweep import PICTURE, draw
+    from edgeswarm.sim.sweep_picture import PICTURE, draw
 
     try:
         return str(draw(rows, title, folder / PICTURE))

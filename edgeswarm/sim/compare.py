@@ -1,7 +1,7 @@
 """All methods and controls on one's own data: what each reaches for equal bytes, and in equal time.
 
-Every method plays the same scenario (`sim.run`), with the knobs that it has; what it reached is known at each of LOOKS
-examinations, together with the bytes that it had cost by then. Between two examinations both go in straight lines.
+Every method plays the same scenario (`sim.run`), with the knobs that it has; what it reached is known at each
+examination (`looks`), together with the bytes that it had cost by then. Between two of them both go in straight lines.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from edgeswarm.sim.outcome import Outcome
 from edgeswarm.sim.report import size, span
 from edgeswarm.sim.scenario import ReportTable, Scenario, changed
 from edgeswarm.sim.sweep import SEED, Cell, sweep, table
+from edgeswarm.sim.sweep_picture import bytes_axis
 from edgeswarm.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOOKS = 40
-"""Examinations of a run."""
+LOOKS = 30
+"""Examinations of a run at times that grow by one factor, from a tenth of the first round on."""
+TENTHS = 10
+"""More of them, evenly."""
 CUTS = 4
 """Most budgets in the table of equal bytes."""
 TIMES = (0.1, 0.3, 1.0)
-"""Parts of the run at which the table of equal time looks."""
+"""Parts of the run at which the table of equal time looks; tenths, so that there is an examination."""
 METHODS = ("prototype_gossip", "global_update_tracking", "qg_dsgdm", "gatta", "multi_headed_distillation",
            "prototype_distillation")  # fmt: skip
 """What `edgeswarm plan` may recommend for its own sake; all other strategies are controls."""
@@ -49,7 +52,7 @@ class Curve:
     """What one method reached, mean of all devices and runs. at_s: virtual times.  bytes: of a device so far, sent and
     received.  accuracy: by name of EXAMS.  rounds, age_s: at the end, None where the method has none.
     runs: how many; failed: why others could not be played.  head: which one answers, of a method with auxiliary
-    heads.  settings: that are not the method's own."""
+    heads.  settings: that are not the method's own.  strategy: the method and all its knobs, as played."""
 
     method: str
     at_s: tuple[float, ...] = ()
@@ -61,6 +64,7 @@ class Curve:
     failed: tuple[str, ...] = ()
     head: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    strategy: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -90,14 +94,13 @@ class Curve:
             "failed": list(self.failed),
             "head": self.head,
             "settings": dict(self.settings),
+            "strategy": dict(self.strategy),
         }
 
 
 def _between(at: float, places: Sequence[float], values: Sequence[float]) -> float | None:
-    """Value at a place, by a straight line; the last beyond the last; None before the first, and before the first that
-    is above 0: nobody was right, for before the first training there are no answers."""
-    first = next((place for place, value in zip(places, values, strict=True) if value > 0), places[-1])
-    return float(np.interp(at, places, values)) if at >= first else None
+    """Value at a place, by a straight line; the last beyond the last; None before the first."""
+    return float(np.interp(at, places, values)) if at >= places[0] else None
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -109,6 +112,13 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
         if name not in STRATEGIES:
             raise ConfigError(f"--methods: {name!r} is no method{did_you_mean(name, STRATEGIES)}")
     return tuple(dict.fromkeys(names)) or (*METHODS, *(name for name in STRATEGIES if name not in METHODS))
+
+
+def looks(duration_s: float, period_s: float) -> tuple[float, ...]:
+    """Times of a run's examinations: close together at first, where a few rounds cost what some budget allows."""
+    growing = np.geomspace(min(duration_s, period_s) / 10, duration_s, LOOKS)
+    evenly = duration_s * np.arange(1, TENTHS + 1) / TENTHS
+    return tuple(sorted({round(at_s, 6) for at_s in (*growing.tolist(), *evenly.tolist())}))
 
 
 def cells(
@@ -129,11 +139,12 @@ def cells(
     path = scenario.model.path
     heads = read(Path(path), Limits()).card.heads if path else scenario.model.heads
     hops = scenario.topology().graph(scenario.names[0], scenario.names).diameter()[0]
-    looked = replace(scenario, report=ReportTable(scenario.swarm.duration_s / LOOKS))
-    found = []
+    duration_s, found = scenario.swarm.duration_s, []
     for name in methods:
         own = {f"strategy.{knob}": value for knob, value in knobs.items() if knob in known[name]}
-        given = changed(looked, {"strategy.name": name, **own})
+        given = changed(scenario, {"strategy.name": name, **own})
+        times = looks(duration_s, getattr(given.method(), "period_s", duration_s))
+        given = replace(given, report=ReportTable(duration_s, times))
         more = played_with(name, given.strategy.knobs, heads, hops, exam)
         more = {f"strategy.{knob}": value for knob, value in more.items()}
         for seed in range(seeds):
@@ -149,12 +160,13 @@ def compare(
     backend: str = "auto",
     progress: Callable[[int, int, Cell], None] = lambda done, of, cell: None,
     stop: Callable[[], bool] = lambda: False,
+    died: Callable[[str], None] = lambda why: None,
 ) -> list[Curve]:
     """A curve for each method, the best at the end first. Runs are kept in `folder` and not played again.
 
-    jobs, progress, stop: as `sweep` has them.  Raises what `sweep` does.
+    jobs, progress, stop, died: as `sweep` has them.  Raises what `sweep` does.
     """
-    outcomes = sweep(wanted, folder, jobs, backend=backend, progress=progress, stop=stop)
+    outcomes = sweep(wanted, folder, jobs, backend=backend, progress=progress, stop=stop, died=died)
     failed = {dict(row.setting)["strategy.name"]: row.failed for row in table(wanted, outcomes, folder)}
     by_method: dict[str, list[Outcome]] = {}
     for cell, outcome in zip(wanted, outcomes, strict=True):
@@ -167,10 +179,13 @@ def _curve(method: str, outcomes: Sequence[Outcome], failed: tuple[str, ...]) ->
     """The mean of some runs of one method, at the examinations in which some device was there in every run."""
     if not outcomes:
         return Curve(method, failed=failed)
-    looks = [
+    there = [
         at for at in range(len(outcomes[0].at_s))
         if all(outcome.column(key, at) for outcome in outcomes for key in EXAMS.values())
     ]  # fmt: skip
+    # before the first training there are no answers, which is no answer of 0 %; never right at all is one
+    begun = [at for at in there if all(outcome.mean(key, at) for outcome in outcomes for key in EXAMS.values())]
+    there = [at for at in there if at >= begun[0]] if begun else there[-1:]
 
     def mean(key: str, at: int) -> float:
         return float(np.mean([outcome.mean(key, at) or 0.0 for outcome in outcomes]))
@@ -181,15 +196,16 @@ def _curve(method: str, outcomes: Sequence[Outcome], failed: tuple[str, ...]) ->
 
     return Curve(
         method,
-        tuple(outcomes[0].at_s[at] for at in looks),
-        tuple(mean("bytes_sent", at) + mean("bytes_received", at) for at in looks),
-        {exam: tuple(mean(key, at) for at in looks) for exam, key in EXAMS.items()},
+        tuple(outcomes[0].at_s[at] for at in there),
+        tuple(mean("bytes_sent", at) + mean("bytes_received", at) for at in there),
+        {exam: tuple(mean(key, at) for at in there) for exam, key in EXAMS.items()},
         last("rounds"),
         last("age_s"),
-        len(outcomes) if looks else 0,
+        len(outcomes) if there else 0,
         failed,
         _head(method, outcomes[0]),
         _settings(method, outcomes[0]),
+        outcomes[0].scenario["strategy"],
     )
 
 
@@ -234,12 +250,16 @@ def sentences(curves: Sequence[Curve]) -> list[str]:
 
 def budgets(curves: Sequence[Curve]) -> tuple[float, ...]:
     """Round numbers of bytes that tell the methods apart: powers of ten from what the cheapest spends to what the
-    dearest does, CUTS of them at most. Methods that hardly say anything are left aside."""
-    spent = [curve.bytes[-1] for curve in curves if curve.runs and curve.method != "isolated"]
-    if not spent:
+    dearest does, CUTS of them at most, and none for which no method has learnt anything yet; the next above them where
+    that leaves none. Methods that hardly say anything are left aside."""
+    heard = [curve for curve in curves if curve.runs and curve.method != "isolated"]
+    if not heard:
         return ()
+    spent = [curve.bytes[-1] for curve in heard]
     low, high = math.floor(math.log10(max(1.0, min(spent)))), math.ceil(math.log10(max(10.0, max(spent))))
-    return tuple(10.0**power for power in range(max(low, high - CUTS), high))[-CUTS:] or (10.0**low,)
+    enough = min(curve.bytes[0] for curve in heard)
+    found = tuple(10.0**power for power in range(max(low, high - CUTS), high) if 10.0**power >= enough)
+    return found[-CUTS:] or (10.0 ** (low if 10.0**low >= enough else high),)
 
 
 HEADS_BYTES = ("method", "", "spent")
@@ -312,7 +332,7 @@ def draw(curves: Sequence[Curve], title: str, exam: str, folder: Path) -> list[P
         axes.set_xlabel(label)
         axes.set_ylabel("samples recognised, %" + (" (each device's own mix)" if exam == "own" else " (all alike)"))
         if name == PICTURES[0]:
-            axes.set_xscale("log")
+            bytes_axis(axes, [value for curve in played for value in curve.bytes])
         tidy(axes)
         figure.legend(loc="outside right upper", frameon=False, fontsize=9, title="broken lines: controls")
         drawn.append(saved(figure, folder / name))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,29 @@ def test_json_and_a_cell_that_cannot_be_played(run: Run, run_json: Callable[...,
     good = run_json(*WORDS, "--over", "seed=1..2", "--folder", str(tmp_path / "t"))
     assert good["runs"] == 2 and good["rows"][0]["runs"] == 2 and good["rows"][0]["failed"] == []
     assert good["rows"][0]["sd"]["accuracy"] is not None
+
+
+def test_a_process_that_is_killed_is_one_line_and_what_is_over_is_shown(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeswarm.sim import sweep
+
+    real, folder = sweep._played, tmp_path / "s"
+
+    def played(key: str, place: Path, plain: Any, backend: str) -> Any:
+        while plain["swarm"]["seed"] == 2:
+            if any(folder.glob("*.json")):
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.01)
+        return real(key, place, plain, backend)
+
+    monkeypatch.setattr(sweep, "_played", played)
+    words = (*WORDS[:-1], "2", "--over", "seed=1..2", "--folder", str(folder))
+    result = run(*words, code=1)
+    assert result.stdout.splitlines()[1].split()[:4] == ["as", "it", "is", "1"]
+    said = result.stderr.splitlines()
+    assert said[:2] == [f"2 runs; each is kept in {folder}", "1 of 2"] and len(said) == 3
+    assert "1 of 2 runs are missing: swarm.seed = 2;" in said[2] and "this is a bug" not in said[2]
 
 
 def test_stopped_before_the_first_result_it_draws_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,28 @@ from click.testing import CliRunner
 from edgeswarm.cli import group
 from edgeswarm.errors import ConfigError
 from edgeswarm.models.perceptron import perceptron
-from edgeswarm.sim.compare import EXAMS, LOOKS, METHODS, Curve, budgets, by_bytes, by_time, cells, chosen, compare
+from edgeswarm.sim import compare as module
+from edgeswarm.sim import sweep
+from edgeswarm.sim.compare import (
+    EXAMS,
+    LOOKS,
+    METHODS,
+    TENTHS,
+    TIMES,
+    Curve,
+    budgets,
+    by_bytes,
+    by_time,
+    cells,
+    chosen,
+    compare,
+    looks,
+)  # fmt: skip
 from edgeswarm.sim.compare import sentences as notes_of
 from edgeswarm.sim.estimate import Demand, Place, estimates
 from edgeswarm.sim.methods import SETTINGS
+from edgeswarm.sim.outcome import NodeOutcome, Outcome
+from edgeswarm.sim.run import run
 from edgeswarm.sim.scenario import load
 from edgeswarm.strategies import STRATEGIES
 
@@ -46,6 +65,10 @@ def test_budgets_are_round_and_lie_between_the_cheapest_and_the_dearest() -> Non
     assert budgets([FRUGAL, curve("d_psgd", (1e8,), (0.5,))])[-1] == 1e7
     assert budgets([FRUGAL]) == (100.0,)
     silent = curve("isolated", (50.0,), (0.9,))
+    late = curve("gatta", (20_000.0, 50_000.0), (0.4, 0.5))
+    assert budgets([late]) == (100_000.0,), "for 10 kB it has learnt nothing yet"
+    assert budgets([replace(late, bytes=(20_000.0, 500_000.0))]) == (100_000.0,)
+    assert budgets([late, FRUGAL]) == (100.0, 1_000.0, 10_000.0)
     assert budgets([silent, DEAR]) == (10_000.0,) and budgets([Curve("gatta")]) == () == budgets([silent])
 
 
@@ -62,10 +85,61 @@ def test_tables_are_in_order_and_say_what_is_a_control() -> None:
     assert by_time([], "own") == ([], [])
 
 
+def outcome(*shares: float | None) -> Outcome:
+    """Of two devices, the second of which is right half as often."""
+    count = len(shares)
+    nodes = tuple(
+        NodeOutcome(name, "", 9, {}, own, own, (None,) * count, (0,) * count, tuple(range(1, count + 1)),
+                    (None,) * count, (1,) * count)
+        for name, own in (("n1", shares), ("n2", tuple(share and share / 2 for share in shares)))
+    )  # fmt: skip
+    times = tuple(10.0 * at for at in range(1, count + 1))
+    return Outcome({"strategy": {"name": "d_psgd", "rate": 0.5}}, "", nodes, times)
+
+
 def test_before_the_first_training_there_is_nothing_to_show() -> None:
-    late = curve("d_psgd", (1.0, 2.0, 3.0), (0.0, 0.0, 0.5))
-    assert late.in_time(20.0, "own") is None is late.for_bytes(2.5, "own") and late.in_time(30.0, "own") == 0.5
-    assert curve("d_psgd", (1.0,), (0.0,)).in_time(math.inf, "own") == 0.0, "never right at all is a result"
+    late = module._curve("d_psgd", [outcome(0.0, 0.0, 0.8, 0.0)], ())
+    assert (
+        late.at_s == (30.0, 40.0)
+        and late.bytes == (3.0, 4.0)
+        and late.plain()["accuracy_own"] == pytest.approx([0.6, 0.0])
+    )
+    assert late.in_time(20.0, "own") is None is late.for_bytes(2.5, "own")
+    assert late.in_time(30.0, "own") == pytest.approx(0.6) and late.in_time(40.0, "own") == 0.0, "it may well forget"
+    both = module._curve("d_psgd", [outcome(0.0, 0.0, 0.8), outcome(0.0, 0.8, 0.8)], ())
+    assert both.at_s == (30.0,), "in one of the runs nothing was known at 20 s"
+    never = module._curve("d_psgd", [outcome(0.0, 0.0)], ())
+    assert never.in_time(math.inf, "own") == 0.0 and never.at_s == (20.0,), "never right at all is a result"
+    assert module._curve("d_psgd", [outcome(None, None)], ()).runs == 0
+
+
+def test_looks_are_close_together_at_first_and_at_the_tenths_of_the_table() -> None:
+    for duration_s, period_s in ((600.0, 10.0), (3_000.0, 10.0), (604_800.0, 10.0), (30.0, 10.0), (5.0, 10.0)):
+        times = looks(duration_s, period_s)
+        assert list(times) == sorted(set(times)) and times[-1] == duration_s and LOOKS <= len(times) <= LOOKS + TENTHS
+        assert times[0] == pytest.approx(min(duration_s, period_s) / 10)
+        assert {round(part * duration_s, 6) for part in TIMES} <= set(times)
+        assert max(late / early for early, late in pairwise(times)) < 2, "no two first rounds between two looks"
+        assert max(late - early for early, late in pairwise(times)) <= duration_s / TENTHS + 1e-5
+
+
+def test_a_run_is_examined_at_the_times_that_are_given_and_at_its_end() -> None:
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    said = {"swarm.nodes": 2, "swarm.duration_s": 11.0, "report.every_s": 11.0, "data.per_node": 40, "model.hidden": 4,
+            "strategy.name": "isolated", "data.split": "iid"}  # fmt: skip
+    for given, at_s in (("0.003,10,4", (0.003, 4.0, 10.0, 11.0)), ("11,2,2,99", (2.0, 11.0)), ("", (11.0,))):
+        found = run(load(None, said | {"report.at_s": given}), backend="reference")
+        assert found.at_s == at_s and [value > 0 for value in found.nodes[0].accuracy] == [at >= 10 for at in at_s]
+
+
+def test_the_axis_of_bytes_begins_where_something_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib")
+    figures: list[Any] = []
+    monkeypatch.setattr(module, "saved", lambda figure, path: figures.append(figure) or path)
+    module.draw([module._curve("d_psgd", [outcome(0.0, 0.0, 0.8, 0.9)], ())], "a title", "own", tmp_path)
+    assert len(figures) == 2
+    for figure in figures:
+        assert all(min(line.get_ydata()) > 50 for line in figure.axes[0].lines if len(line.get_ydata()))
 
 
 def test_every_strategy_is_compared_unless_some_are_named() -> None:
@@ -83,7 +157,9 @@ def test_knobs_go_to_the_methods_that_have_them() -> None:
     assert [cell.scenario.swarm.seed for cell in found] == [0, 1, 0, 1]
     knobs = {"rate": 0.05, "scheme": "int8"}
     assert dict(found[0].scenario.strategy.knobs) == knobs and not found[2].scenario.strategy.knobs
-    assert {cell.scenario.report.every_s for cell in found} == {80 / LOOKS}
+    assert {cell.scenario.report.at_s for cell in found} == {looks(80.0, 10.0)}
+    (slow,) = cells(scenario, ("d_psgd",), {"period_s": "40"}, 1)
+    assert slow.scenario.report.at_s == looks(80.0, 40.0)
     with pytest.raises(ConfigError, match="no method has such a knob; did you mean 'rate'"):
         cells(scenario, ("d_psgd",), {"rat": "1"}, 1)
 
@@ -155,7 +231,12 @@ def test_a_small_comparison_says_the_same_twice_and_is_kept(tmp_path: Path) -> N
     data = json.loads(first.stdout)
     by_name = {each["method"]: each for each in data["methods"]}
     shared, alone = by_name["d_psgd"], by_name["isolated"]
-    assert len(shared["at_s"]) == LOOKS and shared["control"] and shared["runs"] == 1
+    assert len(shared["at_s"]) > LOOKS / 3 and shared["control"] and shared["runs"] == 1
+    assert min(shared["accuracy_own"]) > 0 and 4 <= shared["at_s"][0] < 4.5, "the first round is at 4 s"
+    played = data["scenario"]
+    assert "strategy" not in played and tuple(played["report"]["at_s"]) == looks(40.0, 4.0) and data["seeds"] == [0]
+    assert shared["strategy"]["name"] == "d_psgd" and shared["strategy"]["period_s"] == 4.0
+    assert shared["strategy"]["scheme"] == "int8" and alone["strategy"]["name"] == "isolated"
     assert shared["bytes"] == sorted(shared["bytes"]) and shared["bytes"][-1] > 10 * alone["bytes"][-1]
     assert shared["accuracy_own"][-1] > 0.2 and shared["rounds"] == 10
     assert shared["settings"] == {"scheme": "int8", "period_s": 4.0} and alone["settings"] == {"period_s": 4.0}
@@ -165,6 +246,42 @@ def test_a_small_comparison_says_the_same_twice_and_is_kept(tmp_path: Path) -> N
     text = invoke(*words[:-1], "--bytes", "50000")
     assert "for 50 kB" in text.stdout and "In equal time" in text.stdout
     assert "note: scheme int8, not the method's own: d_psgd\n" in text.stdout
+
+
+def test_other_rows_at_the_same_path_are_played_and_a_file_that_is_gone_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("joblib", reason="runs are played in parallel by joblib")
+    data, rng = tmp_path / "mine.csv", np.random.default_rng(1)
+    words = ["--data", str(data), "--label", "kind", "--time", "20", "--nodes", "2", "--methods", "isolated",
+             "--set", "strategy.period_s=4", "--jobs", "1", "--folder", str(tmp_path / "kept"), "--json"]  # fmt: skip
+    found = []
+    for labels in (np.arange(200) % 2, rng.integers(0, 2, 200)):
+        lines = [f"{at % 2 + 0.01 * at % 0.3:.3f},{at % 3},{'ab'[label]}" for at, label in enumerate(labels)]
+        data.write_text("\n".join(["x,z,kind", *lines]) + "\n")
+        result = invoke(*words)
+        assert result.exit_code == 0, result.output + result.stderr
+        found.append(json.loads(result.stdout)["methods"][0]["accuracy_common"][-1])
+    assert found[0] > 0.8 > 0.7 > found[1], "labels by chance cannot be learnt"
+    data.unlink()
+    gone = invoke(*words)
+    assert gone.exit_code != 0 and "mine.csv" in gone.stderr and not gone.stdout
+    assert len(gone.stderr.splitlines()) == 1
+
+
+def test_a_process_that_is_killed_is_a_line_and_the_other_methods_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("joblib", reason="runs are played in parallel by joblib")
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+    def ended(wanted: Any, folder: Path, *words: Any, died: Any, **named: Any) -> Any:
+        outcomes = sweep.sweep(wanted, folder, *words, **named)
+        died("a process was ended")
+        return [*outcomes[:1], None]
+
+    monkeypatch.setattr(module, "sweep", ended)
+    result = invoke(*SMALL, "--methods", "isolated,d_psgd", "--folder", str(tmp_path))
+    assert result.exit_code == 1 and result.stderr.splitlines()[-1] == "edgeswarm: a process was ended"
+    assert "\nisolated " in result.stdout and "\nd_psgd " not in result.stdout
 
 
 def test_a_method_that_cannot_be_played_is_named_and_the_others_go_on(tmp_path: Path) -> None:
