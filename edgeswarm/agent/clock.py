@@ -56,8 +56,12 @@ class VirtualClock:
         """As `call_at`, but ahead of all that was asked for by that at the same instant, whenever it was."""
         heapq.heappush(self._heap, (max(when, self._now), FIRST, next(self._order), callback, args))
 
-    def run(self, until_s: float) -> None:
-        """Everything due up to and including `until_s`; the clock then stands at `until_s`."""
+    def run(self, until_s: float, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Everything due up to and including `until_s`; the clock then stands at `until_s`.
+
+        enough: asked after each instant; True ends the run there, and a later one goes on as if it had not.
+        Returns whether all that is due was done.
+        """
         heap = self._heap
         while heap and heap[0][0] <= until_s:
             self._now = heap[0][0]
@@ -65,7 +69,10 @@ class VirtualClock:
                 _, _, _, callback, args = heapq.heappop(heap)
                 callback(*args)
             self._settle()
+            if heap and heap[0][0] <= until_s and enough():
+                return False
         self._now = max(self._now, until_s)
+        return True
 
     def appointments(self) -> list[Appointment]:
         """All that is to come, in its order."""

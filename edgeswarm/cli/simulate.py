@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -159,13 +160,19 @@ def _words(scenario: Scenario) -> str:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """A list that gets an entry at the first Ctrl-C (or SIGTERM); the second one ends the program at once."""
+    """A list that gets an entry at the first Ctrl-C (or SIGTERM), which is answered in a line; the second one ends the
+    program at once."""
     asked: list[int] = []
+    ctx = click.get_current_context(silent=True)
+    quiet = ctx is not None and bool(ctx.meta.get(options.QUIET))
 
     def heard(number: int, frame: object) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        if not quiet:  # straight to the descriptor: sys.stderr may be in the middle of a line
+            with contextlib.suppress(OSError):
+                os.write(2, b"\n" * os.isatty(2) + b"stopping; once more ends it at once\n")
 
     before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito (2008), which people with any of the common c
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,16 +39,20 @@ def canvas(size_inches: tuple[float, float]) -> Figure:
 
 
 def saved(figure: Figure, path: Path) -> Path:
-    """The figure at `path`, whose folders are made: an SVG where its name ends so, else a PNG.
+    """The figure at `path`, whose folders are made: an SVG where its name ends so, else a PNG. Whole or not at all.
 
     Raises NoPicture when it cannot be written.
     """
+    fresh = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class name in a script the font lacks is drawn as boxes
-            figure.savefig(path, format="svg" if path.suffix.lower() == ".svg" else "png")
+            figure.savefig(fresh, format="svg" if path.suffix.lower() == ".svg" else "png")
+        fresh.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise NoPicture(f"no picture: {path}: {error.strerror or error}") from None
     return path
 

@@ -82,8 +82,8 @@ def _one(rng: random.Random, names: Sequence[str], begin: float, end: float) -> 
         case "partition":
             mixed = rng.sample(list(names), len(names))
             cut = rng.randrange(1, len(names))
-            groups = (mixed[:cut], mixed[cut:]) if rng.random() < 0.5 else (mixed[:cut],)
-            return [Fault(begin, "partition", groups), Fault(end, "join_sides")]
+            groups = [mixed[:cut], mixed[cut:]] if rng.random() < 0.5 else [mixed[:cut]]
+            return [Fault(begin, "partition", (groups, end - begin))]
         case "broker":
             return [Fault(begin, "restart_broker", (rng.random() < 0.5,))]
         case "jump":

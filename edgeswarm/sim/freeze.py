@@ -15,12 +15,15 @@ from edgeswarm.sim.plain import Reader, Writer
 if TYPE_CHECKING:
     from edgeswarm.sim.world import World
 
-FORMAT = 1
+FORMAT = 2
 APPOINTMENTS = {
-    "world": ("switch_on", "feed", "due", "computed", "wake", "happen", "again"),
+    "world": ("switch_on", "feed", "due", "computed", "back", "happen", "again"),
     "hub": ("take", "speak_will", "relay", "arrive"),
 }
-_PLAIN = ("status", "epoch", "life", "tested", "decisions", "refused", "given_up", "fed", "taken", "save_due_s")
+_PLAIN = (
+    *("status", "epoch", "life", "tested", "decisions", "refused", "given_up"),
+    *("fed", "taken", "save_due_s", "away_s"),
+)
 
 
 def dump(world: World) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Node:
     events: what happened to it and was not looked at yet.  step: what it is doing, None for nothing.
     fed, taken: samples handed to its agent, and those that are in the agent's state.
     saved: (state, taken) a crash leaves it with, None before the first.  save_due_s: when the next may be kept.
+    away_s: until when it is off or asleep, inf for until it is revived; of no meaning while it is running.
     past: counters of the transports it had before.
     """
 
@@ -83,6 +84,7 @@ class Node:
     taken: int = 0
     saved: tuple[Any, int] | None = None
     save_due_s: float = 0.0
+    away_s: float = 0.0
     past: Counter[str] = field(default_factory=Counter)
 
     def predictions(self) -> tuple[list[str], list[str | None], list[str | None]]:

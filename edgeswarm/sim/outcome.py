@@ -16,7 +16,7 @@ class NodeOutcome:
     in the examination; None while the device is not there.  bytes_sent, bytes_received: so far, of whole MQTT packets.
     accuracy_stream: of recent own samples, each answered before it was learnt from; None before there were any.
     age_s: age of what it knows of its peers, mean over them and the time since the examination before; None while it
-    knows of none.  rounds: wake-ups that trained.
+    knows of none, or is not there.  rounds: wake-ups that trained; while it is not there, as it was last.
     """
 
     name: str
@@ -65,6 +65,10 @@ class Outcome:
         values = self.column(key, at)
         return sum(values) / len(values) if values else None
 
+    def there(self, at: int = -1) -> int:
+        """How many devices there are at an examination; the others are away."""
+        return len(self.column("accuracy", at))
+
     def worst(self, key: str, at: int = -1) -> float | None:
         """The smallest."""
         return min(self.column(key, at), default=None)
@@ -85,8 +89,10 @@ class Outcome:
         return (self.mean("bytes_sent") or 0.0) + (self.mean("bytes_received") or 0.0)
 
     def summary(self) -> dict[str, Any]:
-        """The figures of the end."""
+        """The figures of the end: accuracies and ages are of the devices that are there."""
         return {
+            "devices": len(self.nodes),
+            "devices_there": self.there() if self.at_s else 0,
             "accuracy": self.accuracy,
             "accuracy_worst": self.worst("accuracy"),
             "accuracy_common": self.accuracy_common,

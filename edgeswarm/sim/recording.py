@@ -127,20 +127,25 @@ def _numbers(report: Mapping[str, Any]) -> dict[str, Any]:
 class Recorded:
     """One node of a recording.
 
-    start_s: when it was first seen, 0 if it was there before.  states: (time, state, epoch), one after another.
+    start_s: when it was first seen, 0 if it was there before.  states: (time, state, epoch), one after another; it is
+    lost from its last word on.  wills_s: by that time, when the broker told of it, or when it was back before that.
     first_s: when its first message came that is neither presence nor report; None without any.
     bytes_sent, bytes_received: of all its MQTT packets from from_s until until_s, status reports left out: from its
-    start, or the first report of one that was there before, until its last report.  messages, message_bytes: seen at
-    the broker.  accuracy: on its own examination file, last; accuracy_stream: of recent own samples; None where never
-    reported.  age_s: mean over its peers and its reports.  round_trip_s: to the broker and back, the median of what its
-    reports let work out; None without any.
+    start, or the first report of one that was there before, until its last report.  unreported_bytes: what it sent
+    after the last report of a process that ended, as it was seen at the broker; part of bytes_sent, while what it
+    received then is not known; None where no process ended.
+    messages, message_bytes: seen at the broker.  accuracy: on its own examination file, last; accuracy_stream: of
+    recent own samples; None where never reported.  age_s: mean over its peers and its reports.  round_trip_s: to the
+    broker and back, the median of what its reports let work out; None without any.
     """
 
     name: str
     start_s: float = 0.0
     states: list[tuple[float, str, int]] = field(default_factory=list)
+    wills_s: dict[float, float] = field(default_factory=dict)
     bytes_sent: float = 0.0
     bytes_received: float = 0.0
+    unreported_bytes: float | None = None
     messages: int = 0
     message_bytes: int = 0
     accuracy: float | None = None
@@ -214,6 +219,10 @@ class _Reader:
         self._trips: dict[str, list[float]] = {}
         self._known: dict[tuple[str, str], float] = {}
         self._last_s: dict[str, float] = {}
+        self._epochs: dict[str, int] = {}
+        self._lives: dict[str, tuple[int, float]] = {}
+        self._unreported: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
         self._ages: dict[str, list[float]] = {}
         self._unseen_s = 0.0
         self._down_s: float | None = None
@@ -237,12 +246,9 @@ class _Reader:
         if kind == "presence":
             if node.start_s < 0 and line["state"] == UP:
                 node.start_s = 0.0 if line["retained"] else at_s
-            state, epoch = str(line["state"]), int(line["epoch"])
-            if node.states and node.states[-1][1] == state == UP and epoch > node.states[-1][2]:
-                # back before the broker spoke its will: it was away since nothing more came of it
-                node.states.append((self._last_s.get(name, at_s), LOST, node.states[-1][2]))
-            if not node.states or node.states[-1][1:] != (state, epoch):
-                node.states.append((at_s, state, epoch))
+            self._present(node, at_s, str(line["state"]), int(line["epoch"]))
+            if line["state"] == UP and not line["retained"]:
+                self._last_s[name] = at_s
         elif kind == "report":
             self._reported(node, at_s, line)
             self._last_s[name] = at_s
@@ -251,17 +257,43 @@ class _Reader:
             node.message_bytes += int(line["bytes"])
             if not line["retained"]:
                 self._last_s[name] = at_s
+                self._unreported[name] = self._unreported.get(name, 0) + int(line["bytes"])
                 node.first_s = at_s if node.first_s is None else node.first_s
                 self._heard.setdefault(name, deque(maxlen=REMEMBERED)).append(at_s)
 
+    def _present(self, node: Recorded, at_s: float, state: str, epoch: int) -> None:
+        name = node.name
+        _, was, before = node.states[-1] if node.states else (0.0, "", -1)
+        silent_s = self._last_s.get(name, at_s)
+        if was == state == UP and epoch > before:  # back before the broker spoke its will
+            node.states.append((silent_s, LOST, before))
+            node.wills_s[silent_s] = at_s
+        if was == UP and state == LOST:  # the broker waits before it says so: it was away since nothing more came of it
+            node.states.append((silent_s, state, epoch))
+            node.wills_s[silent_s] = at_s
+        elif (was, before) != (state, epoch):
+            node.states.append((at_s, state, epoch))
+        if state == UP:
+            if epoch > self._epochs.get(name, epoch):
+                self._ended[name] = self._ended.get(name, 0) + self._unreported.pop(name, 0)
+            self._epochs[name] = epoch
+
     def _reported(self, node: Recorded, at_s: float, line: Mapping[str, Any]) -> None:
         notes = line["notes"]
+        uptime_s = float(notes.get("uptime_s", 0.0))
+        life = (self._epochs.get(node.name, 0), uptime_s)
+        epoch, up_s = self._lives.get(node.name, life)
+        anew = life[0] > epoch or uptime_s < up_s
+        self._lives[node.name] = life
         for key in ("bytes_sent", "bytes_received"):
             if key in notes:
-                self._add(node, key, float(notes[key]), at_s, float(notes.get("uptime_s", 0.0)))
+                self._add(node, key, float(notes[key]), at_s, uptime_s, anew)
+        if node.name in self._ended:
+            node.unreported_bytes = (node.unreported_bytes or 0.0) + self._ended.pop(node.name)
+        self._unreported[node.name] = 0
         if node.until_s is None:
             # a node that was there before counts from this report on, which has itself not counted itself yet
-            node.from_s = at_s if float(notes.get("uptime_s", 0.0)) > at_s + 1.0 else max(0.0, node.start_s)
+            node.from_s = at_s if uptime_s > at_s + 1.0 else max(0.0, node.start_s)
         node.until_s = at_s
         self._reports[node.name] = self._reports.get(node.name, 0.0) + float(line["bytes"])
         node.accuracy = notes.get("holdout_swarm", node.accuracy)
@@ -278,11 +310,12 @@ class _Reader:
                 self._trips.setdefault(node.name, []).append(max(0.0, heard_s - before[-1]))
             self._known[node.name, peer] = heard_s
 
-    def _add(self, node: Recorded, key: str, value: float, at_s: float, uptime_s: float) -> None:
-        """Count on, also over restarts of the process, and from the beginning of the recording on."""
+    def _add(self, node: Recorded, key: str, value: float, at_s: float, uptime_s: float, anew: bool) -> None:
+        """Count on, also over restarts of the process, and from the beginning of the recording on. anew: this is of
+        another process than the report before."""
         first = (node.name, key) not in self._counted
         base, last = self._counted.get((node.name, key), (value if uptime_s > at_s + 1.0 else 0.0, 0.0))
-        if not first and value < last:  # a new process counts from 0
+        if not first and (anew or value < last):  # a new process counts from 0
             base = -getattr(node, key)
         self._counted[node.name, key] = (base, value)
         setattr(node, key, value - base)
@@ -290,7 +323,7 @@ class _Reader:
     def finished(self) -> dict[str, Recorded]:
         for name, node in self._nodes.items():
             node.start_s = max(node.start_s, 0.0)
-            node.bytes_sent = max(0.0, node.bytes_sent - self._reports.get(name, 0.0))
+            node.bytes_sent = max(0.0, node.bytes_sent - self._reports.get(name, 0.0)) + (node.unreported_bytes or 0.0)
             if name in self._trips:
                 node.round_trip_s = median(self._trips[name])
         return self._nodes

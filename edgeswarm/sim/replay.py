@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from edgeswarm.agent.graph import read_edges
 from edgeswarm.errors import ConfigError
 from edgeswarm.sim.outcome import NodeOutcome, Outcome
-from edgeswarm.sim.recording import LOST, UP, Recorded, Recording
+from edgeswarm.sim.recording import JITTER_S, LOST, UP, Recorded, Recording
 from edgeswarm.sim.report import percent, size, span
 from edgeswarm.sim.scenario import EventTable, Scenario, changed
 from edgeswarm.sim.stage import Stage
@@ -24,16 +26,28 @@ LOOKS = 20
 def fitted(scenario: Scenario, recording: Recording) -> Scenario:
     """The scenario with the recording's nodes, their names and start times, and its length.
 
-    Events of the scenario itself are left out: the recording says what happened. Raises ConfigError: with that many
-    nodes, or that length, the scenario does not work.
+    A graph of fixed names stays as it is: the places of nodes that were never there are empty, as on the devices.
+    Events of the scenario itself are left out: the recording says what happened. Raises ConfigError: with these nodes,
+    or that length, the scenario does not work.
     """
     if recording.length_s <= 0:
         raise ConfigError("the recording has no length: record for longer")
     names = sorted(recording.nodes)
+    graph = scenario.graph
+    placed = set(graph.names)
+    if graph.kind == "edges" and graph.file and not placed:
+        placed = {name for edge in read_edges(Path(graph.file)) for name in edge[:2]}
+    foreign = [name for name in names if placed and name not in placed]
+    if foreign:
+        raise ConfigError(
+            f"[graph] {'names' if graph.names else 'file'}: lacks {foreign[0]!r}, which was recorded; give the "
+            "configuration of the swarm that was"
+        )
+    absent = sorted((placed | set(scenario.swarm.absent)) - set(names))
     every_s = min(scenario.report.every_s, recording.length_s / LOOKS)
-    plain = changed(replace(scenario, events=(), graph=replace(scenario.graph, names=())), {
-        "swarm.nodes": len(names), "swarm.names": names, "swarm.duration_s": recording.length_s,
-        "report.every_s": every_s,
+    plain = changed(replace(scenario, events=()), {
+        "swarm.nodes": len(names), "swarm.names": names, "swarm.absent": absent,
+        "swarm.duration_s": recording.length_s, "report.every_s": every_s, "report.at_s": (),
     })  # fmt: skip
     period_s = float(getattr(scenario.method(), "period_s", 0.0))
     starts = sorted((_start_s(node, period_s), node.name) for node in recording.nodes.values())
@@ -56,19 +70,22 @@ def arrange(recording: Recording) -> Callable[[World, Stage], None]:
         for node in recording.nodes.values():
             link = world.hub.links.get(node.name, AccessLink())
             world.hub.links[node.name] = replace(link, latency_s=(node.round_trip_s or 0.0) / 2)
-            for at_s, what in deeds(node):
-                world.at(at_s, what, node.name)
+            for at_s, what, *how in deeds(node):
+                world.at(at_s, what, node.name, *how)
 
     return arranged
 
 
-def deeds(node: Recorded) -> list[tuple[float, str]]:
-    """What happened to a node after its start, as `World.at` takes it.
+Deed: TypeAlias = "tuple[float, str] | tuple[float, str, float] | tuple[float, str, float, float]"
 
-    A node that is lost and comes back in the same epoch had lost its link; in a later one, its power. One that says
-    goodbye left, or slept.
+
+def deeds(node: Recorded) -> list[Deed]:
+    """What happened to a node after its start: when, what and how, as `World.at` takes it.
+
+    A node that is lost and comes back in the same epoch had lost its link; in a later one, its power. It was gone right
+    after its last word, and the broker tells of it when it was seen to. One that says goodbye left, or slept.
     """
-    found: list[tuple[float, str]] = []
+    found: list[Deed] = []
     down, epoch = "", -1
     for place, (at_s, state, now) in enumerate(node.states):
         if state == UP:
@@ -80,8 +97,15 @@ def deeds(node: Recorded) -> list[tuple[float, str]]:
         elif epoch >= 0 and not down:
             back = next((later for _, state, later in node.states[place + 1 :] if state == UP), None)
             down = ("cut" if back == epoch else "crash") if state == LOST else "leave"
-            found.append((at_s, down))
+            found.append(_lost(node, at_s, down) if at_s in node.wills_s else (at_s, down))
     return found
+
+
+def _lost(node: Recorded, at_s: float, how: str) -> Deed:
+    """at_s: when its last word was seen, which has yet to get up to the replay's broker."""
+    will_s = node.wills_s[at_s]
+    at_s = min(will_s, at_s + (node.round_trip_s or 0.0) / 2 + JITTER_S)
+    return (at_s, how, will_s - at_s) if how == "cut" else (at_s, how, 0.0, will_s - at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +113,7 @@ class Pair:
     """One node, recorded and replayed, both from its first to its last report (from its start, if it was recorded).
 
     accuracy: on its examination file where it was recorded, else of its stream, at the end of that.
+    unreported_bytes: see `Recorded`.
     """
 
     name: str
@@ -96,6 +121,7 @@ class Pair:
     bytes_sent: tuple[float, float]
     bytes_received: tuple[float, float]
     age_s: tuple[float | None, float | None]
+    unreported_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +153,12 @@ class Comparison:
         found = []
         if self.unseen_s:
             found.append(f"{span(self.unseen_s)} not recorded: the recorder had no link to the broker")
+        for pair in self.nodes:
+            if pair.unreported_bytes is not None:
+                found.append(
+                    f"{pair.name}: a process ended after its last report; {size(pair.unreported_bytes)} that it sent "
+                    "since are counted as the recorder saw them, what it received since is not known"
+                )
         both = [(a, b) for a, b in (pair.accuracy for pair in self.nodes) if a is not None and b is not None]
         if both:
             apart = 100 * (sum(b for _, b in both) - sum(a for a, _ in both)) / len(both)
@@ -169,4 +201,5 @@ def _pair(node: Recorded, played: NodeOutcome, at_s: tuple[float, ...]) -> Pair:
         (node.bytes_sent, passed(played.bytes_sent)),
         (node.bytes_received, passed(played.bytes_received)),
         (node.age_s, sum(ages) / len(ages) if ages else played.age_s[last]),
+        node.unreported_bytes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from edgeswarm.agent.faults import fault_text
 from edgeswarm.errors import DataError, StateError
 from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
 from edgeswarm.sim.outcome import NodeOutcome, Outcome, from_plain
+from edgeswarm.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,7 @@ JSON, MARKDOWN = "report.json", "report.md"
 PICTURES = ("accuracy.png", "bytes.png", "age.png", "devices.png")
 SHOWN = 24
 """Most devices in the table and with a name in the picture; of a larger swarm, those that do worst."""
+AWAY = "away"
 SIZE_INCHES = (10.0, 5.6)
 DAY_S = 86_400.0
 BLUE, ORANGE, GREEN, PINK = COLOURS[:4]
@@ -33,30 +36,40 @@ RIGHT = ("rows", *HEADS[4:])
 
 
 def title(outcome: Outcome) -> str:
-    """The run in one line."""
+    """The run in one line. A method without neighbours has no graph: everybody hears everybody."""
     swarm, graph = outcome.scenario["swarm"], outcome.scenario["graph"]
+    words = f", graph {graph['kind']}" if hasattr(STRATEGIES[outcome.method](), "topology") else ""
     return (
-        f"{outcome.method} on {outcome.data}, {swarm['nodes']} devices, graph {graph['kind']}, "
+        f"{outcome.method} on {outcome.data}, {swarm['nodes']} devices{words}, "
         f"{span(swarm['duration_s'])}, seed {swarm['seed']}"
     )
 
 
 def headlines(outcome: Outcome) -> list[tuple[str, str]]:
     """Name and value of the figures that matter."""
-    means = outcome.summary()
+    means, whole = outcome.summary(), away(outcome) and f" ({away(outcome)})"
     sizes = (means["bytes_sent_per_node"] or 0.0, means["bytes_received_per_node"] or 0.0)
     return [
-        ("accuracy, own mix", f"{percent(means['accuracy'])} mean, {percent(means['accuracy_worst'])} worst device"),
+        (
+            "accuracy, own mix",
+            f"{percent(means['accuracy'])} mean, {percent(means['accuracy_worst'])} worst device{whole}",
+        ),
         (
             "accuracy, all alike",
-            f"{percent(means['accuracy_common'])} mean, {percent(means['accuracy_common_worst'])} worst device",
+            f"{percent(means['accuracy_common'])} mean, {percent(means['accuracy_common_worst'])} worst device{whole}",
         ),
         ("bytes of a device", f"{size(sizes[0])} sent, {size(sizes[1])} received"),
         ("that is in a day", size(day_bytes(outcome)) + (", the start included" if len(outcome.at_s) == 1 else "")),
-        ("age of information", "-" if means["age_s"] is None else span(means["age_s"])),
+        ("age of information", "-" if means["age_s"] is None else span(means["age_s"]) + whole),
         ("took here", f"{span(outcome.wall_s)} with {outcome.backend or 'no backend'}; "
                       f"{outcome.requests:,} sums in {outcome.calls:,} calls"),
     ]  # fmt: skip
+
+
+def away(outcome: Outcome) -> str:
+    """Of how many devices accuracy and age are, where some are away at the end; else ""."""
+    there, nodes = outcome.there(), len(outcome.nodes)
+    return "" if there == nodes else f"{there:,} of {nodes:,} devices; {nodes - there:,} away"
 
 
 def day_bytes(outcome: Outcome) -> float:
@@ -99,7 +112,7 @@ def _row(node: NodeOutcome) -> list[str]:
         node.board or "-",
         f"{node.samples:,}",
         " ".join(label[:10] for label, _ in most) or "-",
-        percent(node.accuracy[-1]),
+        AWAY if node.accuracy[-1] is None else percent(node.accuracy[-1]),
         percent(node.accuracy_common[-1]),
         size(node.bytes_sent[-1]),
         size(node.bytes_received[-1]),
@@ -121,7 +134,8 @@ def markdown(outcome: Outcome, pictures: Sequence[str]) -> str:
     lines += [
         "",
         "Own mix: with the classes in the proportions in which the device sees them; all alike: as they are in the "
-        "examination, samples that nobody learnt from. Bytes are those of whole MQTT packets. Age: since a peer was as "
+        "examination, samples that nobody learnt from. A device that is away at the end counts in neither, and its "
+        "rounds are those it last had. Bytes are those of whole MQTT packets. Age: since a peer was as "
         "this device knows it, mean over the time since the examination before.",
     ]
     for name in pictures:
@@ -148,10 +162,15 @@ def write(outcome: Outcome, folder: Path, pictures: bool = True) -> list[Path]:
 
 
 def _write(path: Path, text: str) -> None:
+    """Whole or not at all: on a full disk what was there stays."""
+    fresh = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise StateError(fault_text("write the report to", path, error)) from None
 
 
@@ -227,11 +246,16 @@ def _keyed(axes: Axes, text: str = "  (line: mean; bands: all devices, and the m
 
 
 def happenings(outcome: Outcome) -> Iterator[tuple[float, float, str]]:
-    """Start, end and words of each event of the scenario."""
+    """Start, end and words of each event of the scenario. Partitions end when all are healed, whatever they said."""
+    healed = [event["at_s"] for event in outcome.scenario["event"] if event["kind"] == "heal"]
     for event in outcome.scenario["event"]:
         names = ", ".join(event["nodes"][:3]) + (", ..." if len(event["nodes"]) > 3 else "")
         text = f"{event['kind'].replace('_', ' ')} {names}".strip()
-        yield event["at_s"], event["at_s"] + event["for_s"], text
+        until_s = event["at_s"] + event["for_s"]
+        if event["kind"] == "partition":
+            ends = [at_s for at_s in healed if at_s > event["at_s"]]
+            until_s = min([*ends, until_s] if event["for_s"] else ends or [outcome.scenario["swarm"]["duration_s"]])
+        yield event["at_s"], until_s, text
 
 
 def _time(outcome: Outcome) -> tuple[NDArray[np.float64], float, str]:
@@ -243,8 +267,9 @@ def _time(outcome: Outcome) -> tuple[NDArray[np.float64], float, str]:
 
 def _accuracy(axes: Axes, outcome: Outcome) -> None:
     at, unit_s, unit = _time(outcome)
+    of = away(outcome) and f" of {outcome.there():,} devices"
     for key, colour, name in (("accuracy", BLUE, "own mix"), ("accuracy_common", ORANGE, "all classes alike")):
-        _spread(axes, at, 100 * _table(outcome, key), colour, f"{name}, at last {percent(outcome.mean(key))}")
+        _spread(axes, at, 100 * _table(outcome, key), colour, f"{name}, at last {percent(outcome.mean(key))}{of}")
     _framed(axes, outcome, "What devices recognise", "samples recognised, %", unit_s, unit)
     axes.set_ylim(0, 101)
     _keyed(axes)
@@ -277,22 +302,32 @@ def _age(axes: Axes, outcome: Outcome) -> None:
 
 
 def _devices(axes: Axes, outcome: Outcome) -> None:
-    nodes = sorted(shown(outcome), key=lambda node: node.accuracy_common[-1] or 0.0)
+    nodes = sorted(shown(outcome), key=lambda node: _last(node, "accuracy_common", -1.0))
     places = np.arange(len(nodes))
-    own, common = ([100 * (getattr(node, key)[-1] or 0.0) for node in nodes] for key in ("accuracy", "accuracy_common"))
-    axes.hlines(places, own, common, color="#bbbbbb", linewidth=2, zorder=1)
-    axes.scatter(own, places, s=60, color=BLUE, label="own mix", zorder=2)
-    axes.scatter(common, places, s=60, color=ORANGE, label="all classes alike", zorder=2)
+    own, common = (np.array([100 * _last(node, key) for node in nodes]) for key in ("accuracy", "accuracy_common"))
+    there = np.isfinite(own)
+    axes.hlines(places[there], own[there], common[there], color="#bbbbbb", linewidth=2, zorder=1)
+    axes.scatter(own[there], places[there], s=60, color=BLUE, label="own mix", zorder=2)
+    axes.scatter(common[there], places[there], s=60, color=ORANGE, label="all classes alike", zorder=2)
+    least = max(-1.0, min(90.0, *own[there], *common[there]) - 5) if there.any() else -1.0
+    for at in places[~there]:
+        axes.text(least + 0.02 * (101 - least), at, AWAY, fontsize=9, va="center", style="italic", color="#555555")
     traffic = [node.bytes_sent[-1] + node.bytes_received[-1] for node in nodes]
     labels = [f"{node.name}{f' ({node.board})' if node.board else ''}" for node in nodes]
     axes.set_yticks(places, [literal(label) for label in labels], fontsize=8 if len(nodes) > 12 else 10)
     for at, (node, count) in enumerate(zip(nodes, traffic, strict=True)):
         axes.text(101.5, at, f"{node.samples:,} rows, {size(count)}", fontsize=8, va="center")
-    axes.set_xlim(max(-1.0, min(90.0, *own, *common) - 5), 101)
+    axes.set_xlim(least, 101)
+    axes.set_ylim(-0.5, len(nodes) - 0.5)
     axes.set_title(f"Each device at the end\n{literal(title(outcome))}", fontsize=11, loc="left")
     axes.set_xlabel("samples recognised, %" + (f"  ({left_out(outcome)})" if left_out(outcome) else ""))
     tidy(axes)
     _keyed(axes, "")
+
+
+def _last(node: NodeOutcome, key: str, without: float = float("nan")) -> float:
+    value = getattr(node, key)[-1]
+    return without if value is None else float(value)
 
 
 def read(path: Path) -> Outcome:

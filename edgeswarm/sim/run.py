@@ -10,8 +10,11 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgeswarm.agent.graph import circle
 from edgeswarm.agent.store import EPOCH_FLOOR, Store
@@ -29,9 +32,11 @@ CHECKPOINTS = "checkpoint"
 CHECKPOINT_LIMIT_BYTES = 8_000_000_000
 SLICES = 200
 """Looks at progress and at whoever wants to stop, at least so many in a run."""
+SLICE_LIMIT_S = 0.5
+"""Time here after which a slice ends wherever it is, at the end of an instant of virtual time."""
 CIRCLES_FROM = 300
 """Devices from which on presence reaches neighbours alone: with that many, nobody's words to all are for everybody."""
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 
 SERIES = ("accuracy", "accuracy_common", "accuracy_stream", "bytes_sent", "bytes_received", "age_s", "rounds")
 """What is recorded of each device at each examination; fields of `NodeOutcome`."""
@@ -51,7 +56,7 @@ class Paused(Exception):
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run is. at_s of duration_s have passed, in wall_s here.  last: of the last examination, as
-    `Outcome.summary` has it; empty before the first.  outcome: everything so far; None before the first examination."""
+    `Outcome.summary` has it; empty before the first.  outcome: everything up to that; None before the first."""
 
     at_s: float
     duration_s: float
@@ -111,9 +116,10 @@ def run(
 ) -> Outcome:
     """Play `scenario` and say what came of it.
 
-    progress: called after each slice of virtual time.  folder: where checkpoints go; resume: a folder to go on from
-    (the same as `folder`, as a rule; one without a checkpoint begins anew).  backend: a name of `backends.choose`.
-    data: instead of what the scenario names.  pause: asked after each slice; True ends the run with Paused.
+    progress: called after each slice, which is short in virtual time (SLICES) and here (SLICE_LIMIT_S).
+    folder: where checkpoints go; resume: a folder to go on from (the same as `folder`, as a rule; one without a
+    checkpoint begins anew).  backend: a name of `backends.choose`.  data: instead of what the scenario names.
+    pause: asked after each slice; True ends the run with Paused.
     arranged: called with a fresh world before time begins, to arrange what no scenario can say.
     checkpoint_s: time here (not virtual) between two checkpoints: the most that a power cut costs, about.
     warn: told in a line when a checkpoint could not be saved (once; the run goes on, and tries again), and when the
@@ -142,7 +148,9 @@ class _Play:
         self.stage, self.store, self.began, self.checkpoint_s = stage, store, began, checkpoint_s
         self.warn, self.warned = warn, False
         self.kept_s: float | None = None
+        self.kept = False
         self.record = _Record()
+        self.classes = {name: _counted(stage, rows) for name, rows in stage.parts.items()}
         self.world: World
 
     def go(
@@ -153,7 +161,7 @@ class _Play:
         arranged: Callable[[World, Stage], None] | None,
     ) -> Outcome:
         scenario = self.stage.scenario
-        duration_s, every_s = scenario.swarm.duration_s, scenario.report.every_s
+        duration_s = scenario.swarm.duration_s
         if resume is None or not self._load(resume):
             self.world = new_world(self.stage)
             _arrange(self.world, scenario)
@@ -161,27 +169,35 @@ class _Play:
                 arranged(self.world, self.stage)
         saved = time.monotonic()
         exam = len(self.record.at_s) + 1
-        last: Mapping[str, Any] = self.outcome().summary() if self.record.at_s else {}
+        seen = self.outcome() if progress is not None and self.record.at_s else None
+        last: Mapping[str, Any] = {} if seen is None else seen.summary()
         now = self.world.clock.now()
-        while now < duration_s:
-            due_s = min(duration_s, exam * every_s)
-            now = due_s if due_s - now <= 1.5 * duration_s / SLICES else now + duration_s / SLICES
-            self.world.run(now)
-            if now == due_s:
+        while not self._over(duration_s):
+            due_s = min(duration_s, scenario.report.due_s(exam))
+            until_s = due_s if due_s - now <= 1.5 * duration_s / SLICES else now + duration_s / SLICES
+            done = self.world.run(until_s, partial(_past, time.monotonic() + SLICE_LIMIT_S))
+            now, self.kept = self.world.clock.now(), False
+            if done and now == due_s:
                 self.record.add(now, self._examined())
                 exam += 1
-                last = self.outcome().summary()
-            if self.store is not None and time.monotonic() - saved >= self.checkpoint_s and now < duration_s:
+                if progress is not None:
+                    seen = self.outcome()
+                    last = seen.summary()
+            over = self._over(duration_s)
+            if time.monotonic() - saved >= self.checkpoint_s and not over:
                 self._save()
                 saved = time.monotonic()
             if progress is not None:
-                progress(Progress(now, duration_s, time.monotonic() - self.began, last,
-                                  self.outcome() if self.record.at_s else None))  # fmt: skip
-            if pause() and now < duration_s:
+                progress(Progress(now, duration_s, time.monotonic() - self.began, last, seen))
+            if not over and pause():
                 self._save()
                 raise Paused(now, self.kept_s)
         self._save()  # so that a run that is over, resumed, is over at once
         return self.outcome()
+
+    def _over(self, duration_s: float) -> bool:
+        """The last examination has been."""
+        return bool(self.record.at_s) and self.record.at_s[-1] >= duration_s
 
     def outcome(self) -> Outcome:
         """What has been found so far."""
@@ -191,10 +207,7 @@ class _Play:
                 name,
                 stage.boards[name],
                 len(rows),
-                {
-                    stage.classes[label]: int((stage.y[rows] == label).sum())
-                    for label in sorted(set(stage.y[rows].tolist()))
-                },
+                self.classes[name],
                 **{key: tuple(found) for key, found in self.record.series.get(name, {}).items()},
             )
             for name, rows in stage.parts.items()
@@ -219,14 +232,13 @@ class _Play:
                 "bytes_sent": counters.get("bytes_sent", 0),
                 "bytes_received": counters.get("bytes_received", 0),
                 "age_s": self.record.age_s(node) if name in there else None,
-                "rounds": int(getattr(node.agent.state, "rounds", 0)) if name in there else 0,
+                "rounds": int(getattr(node.agent.state, "rounds", 0)) if node.epoch else 0,
             }
         return found
 
     def _save(self) -> None:
         """If there is a folder. A full disk costs the checkpoint, not the hours that were simulated."""
-        now = self.world.clock.now()
-        if self.store is None or self.kept_s == now:  # twice the same would push out the generation before
+        if self.store is None or self.kept:  # twice the same would push out the generation before
             return
         try:
             self.store.save(
@@ -245,7 +257,7 @@ class _Play:
                 self.warn(f"no checkpoint could be saved, the run goes on: {error}")
             self.warned = True
         else:
-            self.kept_s = now
+            self.kept, self.kept_s = True, self.world.clock.now()
 
     def _load(self, folder: Path) -> bool:
         """Go on from the checkpoint in a run's folder. Raises ConfigError: it is of another scenario or other data;
@@ -264,7 +276,7 @@ class _Play:
             )
         self.record = _Record(kept["at_s"], kept["series"], kept["ages"])
         self.world = new_world(self.stage, kept["world"])
-        self.kept_s = self.world.clock.now()
+        self.kept, self.kept_s = True, self.world.clock.now()
         if store.faults:
             self.warn(f"{store.faults[0]}; going on from the checkpoint before it, at {self.kept_s:g} s")
         return True
@@ -310,24 +322,17 @@ def _arrange(world: World, scenario: Scenario) -> None:
     """What the scenario says will happen."""
     late = starts_s(scenario)
     for event in scenario.events:
-        names, at_s, until_s = scenario.concerned(event), event.at_s, event.at_s + event.for_s
+        names, at_s = scenario.concerned(event), event.at_s
         match event.kind:
             case "partition":
-                world.at(at_s, "partition", list(names))
-                if event.for_s:
-                    world.at(until_s, "join_sides")
+                world.at(at_s, "partition", [list(names)], event.for_s)
             case "heal":
                 world.at(at_s, "join_sides")
             case "broker_restart":
                 world.at(at_s, "restart_broker")
-            case "sleep":
+            case "crash" | "leave" | "sleep":
                 for name in names:
-                    world.at(at_s, "sleep", name, event.for_s)
-            case "crash" | "leave":
-                for name in names:
-                    world.at(at_s, event.kind, name)
-                    if event.for_s:
-                        world.at(until_s, "revive", name)
+                    world.at(at_s, event.kind, name, event.for_s)
             case "revive" | "join":
                 for name in names:
                     if late.get(name) != at_s:
@@ -347,6 +352,16 @@ def _circles(stage: Stage, strategy: Any) -> Callable[[str], frozenset[str] | No
         return lambda name: None
     graph = scenario.topology().graph(scenario.names[0], scenario.names)
     return lambda name: frozenset(graph.neighbours(name)) | frozenset(graph.listeners(name))
+
+
+def _past(limit_s: float) -> bool:
+    return time.monotonic() >= limit_s
+
+
+def _counted(stage: Stage, rows: Any) -> dict[str, int]:
+    """Rows by class."""
+    counts = np.bincount(stage.y[rows], minlength=len(stage.classes))
+    return {label: int(count) for label, count in zip(stage.classes, counts, strict=True) if count}
 
 
 def kept_scenario(folder: Path) -> Scenario | None:

@@ -55,9 +55,11 @@ def figures(progress: Progress) -> str:
     if not last:
         return ""
     age = "" if last["age_s"] is None else f", age {span(last['age_s'])}"
+    devices, there = last["devices"], last["devices_there"]
+    away = "" if there == devices else f"; {there:,} of {devices:,} devices, {devices - there:,} away"
     return (
         f"own mix {percent(last['accuracy'])} (worst {percent(last['accuracy_worst'])}), "
-        f"all alike {percent(last['accuracy_common'])}, {size(last['bytes_per_node'])} a device{age}"
+        f"all alike {percent(last['accuracy_common'])}, {size(last['bytes_per_node'])} a device{age}{away}"
     )
 
 

@@ -16,6 +16,7 @@ from edgeswarm.agent.compute import Answering, Sets
 from edgeswarm.agent.encoder import Encoder, Preparation
 from edgeswarm.agent.equipment import Equipment
 from edgeswarm.agent.profile import load_profile, speed
+from edgeswarm.agent.settings import GraphConfig
 from edgeswarm.agent.sources.base import usable_label
 from edgeswarm.backends.base import Gradient, LocalEpoch
 from edgeswarm.backends.choose import choose
@@ -161,6 +162,12 @@ def prepare(scenario: Scenario, data: DataSet | None = None, backend: str = "aut
     parts = _dealt(scenario, y, learn, data.parts)
     mixes = {name: np.bincount(y[rows], minlength=len(classes)) / max(1, len(rows)) for name, rows in parts.items()}
     notes = (*data.notes, *(f"{name} has no rows of its own" for name, rows in parts.items() if not len(rows)))
+    if public is not None and not scenario.public.path and len(public.x) < scenario.public.rows:
+        said = f"of the {scenario.public.rows:,} rows for the public set {len(public.x):,} were set aside"
+        notes = (*notes, f"{said}: not more than half of those to learn from")
+    notes = (*notes, *splits.held_by_nobody(y, list(parts.values()), classes))
+    if scenario.graph != GraphConfig() and not hasattr(scenario.method(), "topology"):
+        notes = (*notes, f"[graph] is not used: with {scenario.strategy.name} everybody hears everybody")
     if scenario.trains:
         dealt = np.unique(np.concatenate(list(parts.values()))).astype(np.int64)
         notes = (*notes, *_left_out(x[dealt], data.features if encoder is None else ()))

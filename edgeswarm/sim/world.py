@@ -114,14 +114,15 @@ class World:
         """All of it as plain data, for `strategies.checks.packed`, between two calls of `run`."""
         return freeze.dump(self)
 
-    def run(self, until_s: float) -> None:
-        """Let time pass up to `until_s`."""
+    def run(self, until_s: float, enough: Callable[[], bool] = lambda: False) -> bool:
+        """Let time pass up to `until_s`, or less: `enough` is asked at every instant, and True ends it there. Going on
+        later is as if it had never stopped. Returns whether all up to `until_s` was done."""
         # Python would look through all agents for cycles every few messages, which takes a quarter of the time.
         before = gc.get_threshold()
         gc.set_threshold(max(before[0], COLLECT_AFTER), *before[1:])
         try:
             self._settle()  # what happened since: nodes that were added, links that were cut
-            self.clock.run(until_s)
+            return self.clock.run(until_s, enough)
         finally:
             if not gc.get_freeze_count():  # what is there now counts as old, or the next look would go through it all
                 gc.freeze()
@@ -148,16 +149,23 @@ class World:
         """Do it now."""
         getattr(self, what)(*args)
 
-    def crash(self, name: str) -> None:
-        """Power goes: all since the last checkpoint is lost, and nobody is told but by the broker, after a while."""
+    def crash(self, name: str, for_s: float = 0.0, will_delay_s: float | None = None) -> None:
+        """Power goes: all since the last checkpoint is lost, and nobody is told but by the broker, after a while.
+
+        for_s: when it is back (0: when it is revived). Absences that overlap add up: a node is back when all of them
+        are over, or when it is revived.  will_delay_s: how long it takes the broker, if not as in the weather.
+        """
         node = self.nodes[name]
+        self._away(node, for_s)
         if node.status in ("running", "asleep"):
-            self.hub.cut(name)
+            self.hub.cut(name, will_delay_s)
             self._go_down(node, "crashed")
 
-    def leave(self, name: str) -> None:
-        """An orderly stop: the state is kept, and the others are told. A step under way is given up."""
+    def leave(self, name: str, for_s: float = 0.0) -> None:
+        """An orderly stop: the state is kept, and the others are told. A step under way is given up. for_s: as of
+        `crash`."""
         node = self.nodes[name]
+        self._away(node, for_s)
         if node.status in ("running", "asleep"):
             node.saved = (node.agent.state, node.taken)
             node.transport.leave()
@@ -169,17 +177,29 @@ class World:
             self.switch_on(name)
 
     def sleep(self, name: str, for_s: float) -> None:
-        """Offline and not running for a while. What wakes it meanwhile, and its samples, wait."""
+        """Offline and not running for so long, as of `crash`. What wakes it meanwhile, and its samples, wait."""
         node = self.nodes[name]
+        self._away(node, for_s)
         if node.status == "running":
             node.transport.leave("sleeping")
             node.status = "asleep"
-            self.clock.call_at(self.clock.now() + for_s, self.wake, name, node.life)
 
-    def wake(self, name: str, life: int) -> None:
-        """End of a sleep."""
+    def _away(self, node: Node, for_s: float) -> None:
+        """For so long it will not be back, 0 for ever."""
+        if node.status == "waiting":
+            return
+        until_s = self.clock.now() + for_s if for_s else float("inf")
+        node.away_s = until_s if node.status == "running" else max(node.away_s, until_s)
+        if for_s:
+            self.clock.call_at(until_s, self.back, node.name)
+
+    def back(self, name: str) -> None:
+        """An absence is over, and the node is there again unless another goes on."""
         node = self.nodes[name]
-        if node.status == "asleep" and node.life == life:
+        if self.clock.now() < node.away_s:
+            return
+        self.revive(name)
+        if node.status == "asleep":
             node.status = "running"
             node.transport.announce(self._presence(node))
             self.hub.heal(name)
@@ -187,7 +207,7 @@ class World:
                 self._computed.append(node)
             elif node.step is None and node.events:
                 self.ready.append(node)
-            self.feed(name, life)
+            self.feed(name, node.life)
 
     def jump(self, name: str, by_s: float) -> None:
         """A node's own clock jumps forward."""
@@ -197,23 +217,25 @@ class World:
         """A node's own clock runs at `rate` seconds a second from now on."""
         self.nodes[name].clock.change(rate=rate)
 
-    def cut(self, name: str) -> None:
-        """A node's link breaks."""
+    def cut(self, name: str, will_delay_s: float | None = None) -> None:
+        """A node's link breaks. will_delay_s: as of `crash`."""
         if self.nodes[name].status == "running":
-            self.hub.cut(name)
+            self.hub.cut(name, will_delay_s)
 
     def heal(self, name: str) -> None:
         """A node's link is back."""
         if self.nodes[name].status == "running":
             self.hub.heal(name)
 
-    def partition(self, *groups: Collection[str]) -> None:
-        """See `MemoryHub.partition`."""
-        self.hub.partition(groups)
+    def partition(self, groups: Collection[Collection[str]], for_s: float = 0.0) -> None:
+        """See `MemoryHub.partition`. for_s: how long this one lasts, whatever others do; 0: until `join_sides`."""
+        number = self.hub.partition(groups)
+        if for_s:
+            self.at(self.clock.now() + for_s, "join_sides", number)
 
-    def join_sides(self) -> None:
+    def join_sides(self, number: int | None = None) -> None:
         """See `MemoryHub.join_sides`."""
-        self.hub.join_sides()
+        self.hub.join_sides(number)
 
     def restart_broker(self, keep_retained: bool = False) -> None:
         """See `MemoryHub.restart`."""

@@ -56,6 +56,8 @@ class MemoryHub:
         self.contents = Contents(self.site, self.task, limits)
         self.retained = Retained()
         self.set_out = self.came = self.missed = 0
+        self._divided = 0
+        self._divisions: dict[int, dict[str, int]] = {}
         self.members: dict[str, MemoryTransport] = {}
         # Names only, in the order in which they came, so that a run does not depend on how a set is ordered.
         self._everybody: dict[str, None] = {}
@@ -89,13 +91,14 @@ class MemoryHub:
         self.clock.call_at(self.clock.now(), self.take, node, member.cuts)
         return member
 
-    def cut(self, node: str) -> None:
-        """Break the link of a node, as a power cut or a dead radio does. Its will follows after the will delay."""
+    def cut(self, node: str, will_delay_s: float | None = None) -> None:
+        """Break the link of a node, as a power cut or a dead radio does. Its will follows after the will delay: that
+        of the weather, unless another is given."""
         member = self.members[node]
         if member.up:
             member.link_down("cut off")
-            when = self.clock.now() + self.weather.will_delay_s
-            self.clock.call_at(when, self.speak_will, node, member.cuts)
+            delay_s = self.weather.will_delay_s if will_delay_s is None else will_delay_s
+            self.clock.call_at(self.clock.now() + delay_s, self.speak_will, node, member.cuts)
         else:
             member.cuts += 1
 
@@ -114,21 +117,36 @@ class MemoryHub:
         for member in linked:
             member.link_up(session_present=keep_retained)
 
-    def partition(self, groups: Iterable[Collection[str]]) -> None:
-        """From now on a node hears those of its own group alone, and those in no group each other: brokers that have
-        lost the bridge between them. Replaces an earlier division, which is healed first."""
-        self.join_sides()
-        self.retained.divide(groups)
+    def partition(self, groups: Iterable[Collection[str]]) -> int:
+        """Divide the site: each group has a broker of its own, without a bridge to the others, and so have those in no
+        group together. Divisions under way at once compose: a node hears those that none of them parts it from.
+        Returns the number of this one, for `join_sides`."""
+        self._divided += 1
+        self._divisions[self._divided] = {node: place for place, group in enumerate(groups, 1) for node in group}
+        self._divide()
+        return self._divided
 
-    def join_sides(self) -> None:
-        """Heal the division: bridges exchange what is retained."""
-        side_of = {node: self.retained.side(node) for node in self.members}
-        news = self.retained.unite()
-        if len(news) > 1:
-            for node, member in self.members.items():
-                if member.up:
-                    for owner, kept in news[side_of[node]].items():
-                        self._catch_up(member, owner, kept.values())
+    def join_sides(self, number: int | None = None) -> None:
+        """End that division if it is still under way, or all of them: bridges exchange what is retained."""
+        if number is None:
+            self._divisions.clear()
+        else:
+            self._divisions.pop(number, None)
+        self._divide()
+
+    def _divide(self) -> None:
+        """Nodes that no division parts are on one side. Whoever is linked is told what its side had not heard."""
+        divisions = list(self._divisions.values())
+        sides = {(0,) * len(divisions): 0}
+        side_of: dict[str, int] = {}
+        for node in dict.fromkeys(node for division in divisions for node in division):
+            places = tuple(division.get(node, 0) for division in divisions)
+            side_of[node] = sides.setdefault(places, len(sides))
+        news = self.retained.divide(side_of)
+        for node, member in self.members.items():
+            if member.up:
+                for owner, kept in news(node).items():
+                    self._catch_up(member, owner, kept.values())
 
     def take(self, node: str, cuts: int) -> None:
         """Link a node that has joined, unless it was cut off since."""
@@ -288,6 +306,7 @@ class MemoryHub:
             "weather": self.weather,
             "links": dict(self.links),
             "retained": self.retained.dump(),
+            "divisions": (self._divided, dict(self._divisions)),
             "members": {node: member.dump() for node, member in self.members.items()},
             "everybody": list(self._everybody),
             "circles": {node: list(near) for node, near in self._circles.items()},
@@ -301,6 +320,7 @@ class MemoryHub:
         self.rng.setstate(dumped["rng"])
         self.weather, self.links = dumped["weather"], dict(dumped["links"])
         self.retained.load(dumped["retained"])
+        self._divided, self._divisions = dumped["divisions"]
         self.members = {node: self.members[node] for node in dumped["members"]}
         for node, held in dumped["members"].items():
             self.members[node].load(held)

@@ -5,9 +5,9 @@ Each topic is written by one node alone, so after a division the truth about a t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from edgeswarm.transport.parcel import Parcel
 
@@ -20,38 +20,54 @@ class Kept:
     born_s: float
 
 
+_Side: TypeAlias = "dict[str, dict[str, Kept]]"
+
+
 class Retained:
     """By side, by the node a topic belongs to, by topic. Without `divide` there is one side, number 0."""
 
     def __init__(self) -> None:
         self._side_of: dict[str, int] = {}
-        self._sides: list[dict[str, dict[str, Kept]]] = [{}]
+        self._sides: list[_Side] = [{}]
 
     def side(self, node: str) -> int:
         """Where a node is; those that `divide` did not name are on side 0."""
         return self._side_of.get(node, 0)
 
-    def divide(self, groups: Iterable[Iterable[str]]) -> None:
-        """Each group becomes a side, with a copy of all that is kept."""
-        self._side_of = {node: number for number, group in enumerate(groups, 1) for node in group}
-        whole = self._sides[0]
-        count = 1 + max(self._side_of.values(), default=0)
-        self._sides = [{owner: dict(kept) for owner, kept in whole.items()} for _ in range(count)]
+    def divide(self, side_of: Mapping[str, int]) -> Callable[[str], Mapping[str, Mapping[str, Kept]]]:
+        """Put nodes on these sides, numbered without a gap, and all others on side 0. Each part of a side that falls
+        apart gets a copy of all that it kept. Of sides that come together each brings what its own nodes have said; of
+        nodes elsewhere, the newest that one of them has.
 
-    def unite(self) -> list[dict[str, dict[str, Kept]]]:
-        """One side again; by the side it was, what its nodes have not heard yet."""
-        before, side_of = self._sides, self._side_of
-        whole: dict[str, dict[str, Kept]] = {}
-        for number, store in enumerate(before):
-            whole.update({owner: kept for owner, kept in store.items() if side_of.get(owner, 0) == number})
-        self._sides, self._side_of = [whole], {}
-        return [
-            {
-                owner: {topic: each for topic, each in kept.items() if not _same(store.get(owner, {}).get(topic), each)}
-                for owner, kept in whole.items()
-            }
-            for store in before
-        ]
+        Returns, by node, what its side now has and had not before.
+        """
+        before, was = self._sides, self._side_of
+        origins: list[dict[int, None]] = [{} for _ in range(1 + max(side_of.values(), default=0))]
+        origins[0][0] = None
+        for node in dict.fromkeys((*was, *side_of)):
+            origins[side_of.get(node, 0)][was.get(node, 0)] = None
+        self._side_of = dict(side_of)
+        self._sides = [self._united(number, olds, before, was) for number, olds in enumerate(origins)]
+        found: dict[tuple[int, int], _Side] = {}
+
+        def news(node: str) -> Mapping[str, Mapping[str, Kept]]:
+            pair = old, new = was.get(node, 0), self.side(node)
+            if pair not in found:
+                found[pair] = _beyond(self._sides[new], before[old])
+            return found[pair]
+
+        return news
+
+    def _united(self, number: int, olds: Iterable[int], before: Sequence[_Side], was: Mapping[str, int]) -> _Side:
+        """What side `number` keeps, which was all or part of the sides `olds`."""
+        made: _Side = {}
+        for owner in dict.fromkeys(owner for old in olds for owner in before[old]):
+            topics = made[owner] = {}
+            for old in (was.get(owner, 0),) if self.side(owner) == number else olds:
+                for topic, kept in before[old].get(owner, {}).items():
+                    if topic not in topics or kept.born_s > topics[topic].born_s:
+                        topics[topic] = kept
+        return made
 
     def put(self, parcel: Parcel, now: float) -> None:
         """Keep a parcel instead of what its topic had; an empty one withdraws it."""
@@ -88,6 +104,17 @@ class Retained:
     def load(self, dumped: dict[str, Any]) -> None:
         """Hold what was dumped."""
         self._side_of, self._sides = dict(dumped["side_of"]), dumped["sides"]
+
+
+def _beyond(side: _Side, old: _Side) -> _Side:
+    """What `side` has that `old` had not."""
+    found: _Side = {}
+    for owner, topics in side.items():
+        had = old.get(owner, {})
+        fresh = {topic: kept for topic, kept in topics.items() if not _same(had.get(topic), kept)}
+        if fresh:
+            found[owner] = fresh
+    return found
 
 
 def _same(one: Kept | None, other: Kept) -> bool:

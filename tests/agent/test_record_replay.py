@@ -74,6 +74,9 @@ def test_recorded_and_replayed(broker: RunningBroker, node: Callable[..., Node],
     assert list(found.nodes) == list(names) and found.nodes["c"].start_s > found.nodes["a"].start_s
     states = [state for _, state, _ in found.nodes["b"].states]
     assert states == ["ready", "lost", "ready"] and found.nodes["b"].states[2][2] > found.nodes["b"].states[0][2]
+    (died_s,), (told_s,) = zip(*found.nodes["b"].wills_s.items(), strict=True)
+    assert found.nodes["b"].states[1][0] == died_s < told_s, "it was gone before the broker told of it"
+    assert found.nodes["b"].unreported_bytes is not None and found.nodes["a"].unreported_bytes is None
     assert all(one.round_trip_s is not None and one.round_trip_s < 5 for one in found.nodes.values())
 
     config = tmp_path / "swarm.toml"
@@ -96,4 +99,5 @@ def test_recorded_and_replayed(broker: RunningBroker, node: Callable[..., Node],
     table = CliRunner().invoke(
         group, ["simulate", "--config", str(config), "--replay", str(record), "--backend", "reference"]
     )
+    assert "b: a process ended after its last report; " in table.stdout
     assert "recorded and replayed" in table.stdout and "bytes sent: replayed " in table.stdout

@@ -105,6 +105,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 130, said
+    assert said.splitlines()[0] == "stopping; once more ends it at once"
     assert f"go on with: edgeswarm simulate --folder {folder} --resume" in said.strip().splitlines()[-1]
     data = run_json("simulate", "--folder", str(folder), "--resume", "--backend", "reference")
     whole = run_json("simulate", "--config", str(config), "--backend", "reference",

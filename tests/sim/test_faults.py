@@ -35,8 +35,8 @@ BLOCK = 20
 MODEL = perceptron(("no", "yes"), np.full(D, 1.5), np.full(D, 1.8), 4, heads=2)
 PUBLIC = PublicSet(np.random.default_rng(5).normal(1.5, 2.0, (48, D)).astype(np.float32), ("no", "yes"))
 METHODS = sorted(STRATEGIES)
-PLAIN = ("global_update_tracking", "global_update_tracking_paper", "gradient_tracking")
-"""Methods whose steps have no momentum."""
+PLAIN = ("global_update_tracking", "global_update_tracking_paper", "gradient_tracking", "qg_dsgdm")
+"""Methods whose steps have no momentum, or none yet: a quasi-global one grows over some dozens of rounds."""
 TOPOLOGIES = (None, Topology("ring", NAMES), Topology("full"))
 
 

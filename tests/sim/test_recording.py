@@ -1,20 +1,16 @@
-"""A recording: what is written of what an observer sees, what is worked out of it, and what is played again."""
+"""A recording: what is written of what an observer sees, and what is worked out of it."""
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edgeswarm.errors import ConfigError, DataError
 from edgeswarm.messages import Presence
-from edgeswarm.sim.outcome import NodeOutcome, Outcome
-from edgeswarm.sim.recording import Recorded, Recorder, Recording, open_file, read
-from edgeswarm.sim.replay import Comparison, arrange, compare, deeds, fitted
-from edgeswarm.sim.scenario import load
+from edgeswarm.sim.recording import Recorded, Recorder, open_file, read
+from edgeswarm.sim.replay import Comparison
 from edgeswarm.wire import topics
 from edgeswarm.wire.status import encode_presence, encode_report
 
@@ -90,7 +86,59 @@ def test_a_restart_that_the_broker_did_not_notice_began_when_nothing_more_came(t
     recorded(tmp_path / "run.jsonl", what)
     node = read(tmp_path / "run.jsonl").nodes["a"]
     assert node.states == [(0.0, "ready", 1), (3.0, "lost", 1), (8.0, "ready", 2)]
-    assert deeds(node) == [(3.0, "crash"), (8.0, "revive")]
+    assert node.wills_s == {3.0: 8.0}, "nobody was told before it was back"
+
+
+def test_a_node_is_lost_from_its_last_word_on_and_not_from_when_the_broker_says_so(tmp_path: Path) -> None:
+    model = topics.model_topic("home", "a", "all", "default")
+    what = [
+        (0.0, topics.state_topic("home", "a"), presence("a"), True), (45.65, model, b"x", False),
+        (53.33, topics.state_topic("home", "a"), presence("a", "lost"), False),
+        (60.0, topics.state_topic("home", "a"), presence("a", epoch=2), False),
+        (66.0, topics.state_topic("home", "a"), presence("a", "lost", 2), False),
+        (0.0, topics.state_topic("home", "b"), presence("b"), True),
+        (9.0, topics.state_topic("home", "b"), presence("b", "lost"), False),
+    ]  # fmt: skip
+    recorded(tmp_path / "run.jsonl", what)
+    nodes = read(tmp_path / "run.jsonl").nodes
+    assert nodes["a"].states == [(0.0, "ready", 1), (45.65, "lost", 1), (60.0, "ready", 2), (60.0, "lost", 2)]
+    assert nodes["a"].wills_s == {45.65: 53.33, 60.0: 66.0}, "to say that it is there is a word, too"
+    assert nodes["b"].states[1] == (9.0, "lost", 1), "when it fell silent is not known"
+
+
+def killed_and_back(path: Path, epoch: int, sent_after: int, up_s: float = 6.0) -> Recorded:
+    """a reports at 10 s, sends 3 messages, is killed, and comes back in `epoch`; its new process has heard more from
+    its session than the one before had in all."""
+    model = topics.model_topic("home", "a", "all", "default")
+
+    def report(at_s: float, sent: float, received: float, up_s: float) -> tuple[float, str, bytes, bool]:
+        notes = {"bytes_sent": sent, "bytes_received": received, "uptime_s": up_s}
+        return at_s, topics.health_topic("home", "a"), encode_report({"notes": notes, "links": {}}), False
+
+    what = [(0.0, topics.state_topic("home", "a"), presence("a"), False), (5.0, model, b"x" * 50, False)]
+    what += [report(10.0, 50_000, 137_554, 10.0)]
+    what += [(12.0 + at, model, b"x" * 100, False) for at in range(3)]
+    what += [(20.0, topics.state_topic("home", "a"), presence("a", epoch=epoch), False), (22.0, model, b"x", False)]
+    what += [report(26.0, sent_after, 206_299, up_s)]
+    recorded(path, what)
+    return read(path).nodes["a"]
+
+
+def test_a_new_process_counts_anew_however_much_it_has_counted(tmp_path: Path) -> None:
+    by_epoch = killed_and_back(tmp_path / "epoch", epoch=2, sent_after=60_000, up_s=11.0)
+    by_uptime = killed_and_back(tmp_path / "uptime", epoch=1, sent_after=60_000)
+    assert by_epoch.bytes_received == by_uptime.bytes_received == 137_554 + 206_299
+    same = killed_and_back(tmp_path / "same", epoch=1, sent_after=60_000, up_s=26.0)
+    assert same.bytes_received == 206_299 and same.unreported_bytes is None
+
+
+def test_what_a_killed_process_sent_after_its_last_report_is_counted_as_it_was_seen(tmp_path: Path) -> None:
+    node = killed_and_back(tmp_path / "run.jsonl", epoch=2, sent_after=60_000)
+    lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    reports = sum(line["bytes"] for line in lines if line.get("kind") == "report")
+    since = sum(line["bytes"] for line in lines if line.get("kind") == "model" and 10 < line["at_s"] < 20)
+    assert since > 300 and node.unreported_bytes == since
+    assert node.bytes_sent == 50_000 + 60_000 - reports + since
 
 
 def test_nothing_that_was_said_is_kept_and_the_file_is_bounded(tmp_path: Path) -> None:
@@ -138,56 +186,6 @@ def test_a_recording_cut_off_in_the_middle_of_a_line_is_used(tmp_path: Path) -> 
     assert read(tmp_path / "cut").nodes["b"].start_s == 4.0
 
 
-STORIES: dict[str, tuple[list[tuple[float, str, int]], list[tuple[float, str]]]] = {
-    "always there": ([(0, "ready", 1)], []),
-    "a power cut": ([(0, "ready", 1), (5, "lost", 1), (9, "ready", 2)], [(5, "crash"), (9, "revive")]),
-    "a link that broke": ([(0, "ready", 1), (5, "lost", 1), (9, "ready", 1)], [(5, "cut"), (9, "heal")]),
-    "lost for good": ([(0, "ready", 1), (5, "lost", 1)], [(5, "crash")]),
-    "an orderly restart": ([(0, "ready", 1), (5, "disconnected", 1), (9, "ready", 2)], [(5, "leave"), (9, "revive")]),
-    "a sleep": ([(0, "ready", 1), (5, "sleeping", 1), (9, "ready", 1)], [(5, "leave"), (9, "revive")]),
-    "a restart nobody saw": ([(0, "ready", 1), (9, "ready", 2)], [(9, "crash"), (9, "revive")]),
-    "lost before it was there": ([(0, "lost", 1), (9, "ready", 2)], []),
-}
-
-
-@pytest.mark.parametrize("name", STORIES)
-def test_what_presences_tell(name: str) -> None:
-    states, expected = STORIES[name]
-    assert deeds(Recorded("a", states=list(states))) == expected
-
-
-def recording(**nodes: Recorded) -> Recording:
-    return Recording("home", 40.0, nodes)
-
-
-def test_the_scenario_takes_names_start_times_and_length() -> None:
-    record = recording(x=Recorded("x", 0.0), y=Recorded("y", 12.0))
-    scenario = fitted(load(None, {"swarm.nodes": 8, "report.every_s": 100.0, "swarm.duration_s": 200.0}), record)
-    assert scenario.names == ("x", "y") and scenario.swarm.duration_s == 40.0 and scenario.report.every_s == 2.0
-    assert [(event.kind, event.at_s, event.nodes) for event in scenario.events] == [("join", 12.0, ("y",))]
-    with pytest.raises(ConfigError, match="no length"):
-        fitted(load(None), Recording("home", 0.0, record.nodes))
-
-
-def test_a_node_that_was_there_before_keeps_the_phase_of_its_rounds() -> None:
-    record = recording(x=Recorded("x", 0.0, first_s=13.25), y=Recorded("y", 12.0, first_s=17.0), z=Recorded("z"))
-    scenario = fitted(load(None, {"strategy.name": "d_psgd", "strategy.period_s": 5.0}), record)
-    assert [(event.at_s, event.nodes) for event in scenario.events] == [(3.25, ("x",)), (12.0, ("y",))]
-
-
-def test_both_sides_are_of_the_same_window() -> None:
-    """From 10 s, the first report, until 30 s, the last; the replay's start and its end do not count."""
-    node = Recorded("x", bytes_sent=200.0, bytes_received=20.0, accuracy=0.5, age_s=2.0, from_s=10.0, until_s=30.0)
-    series = (0.1, 0.2, 0.3, 0.9)
-    played = NodeOutcome(
-        "x", "", 1, {}, series, series, series, (5000, 5100, 5200, 9000), (0, 10, 20, 99), (9.0, 1.0, 3.0, 50.0),
-        (1,) * 4,
-    )  # fmt: skip
-    (pair,) = compare(recording(x=node), Outcome({}, "", (played,), (10.0, 20.0, 30.0, 40.0))).nodes
-    assert pair.bytes_sent == (200.0, 200.0) and pair.bytes_received == (20.0, 20.0)
-    assert pair.accuracy == (0.5, 0.3) and pair.age_s == (2.0, 2.0)
-
-
 def test_the_window_is_from_the_first_report_of_one_that_was_there_to_its_last(tmp_path: Path) -> None:
     recorded(tmp_path / "run.jsonl", seen())
     found = read(tmp_path / "run.jsonl").nodes
@@ -221,40 +219,3 @@ def test_a_file_in_the_way_is_the_operators_to_move(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is there already") as error:
         open_file(tmp_path / "run.jsonl")
     assert error.value.exit_code == 2 and (tmp_path / "run.jsonl").read_text() == "mine"
-
-
-def test_latencies_and_outages_reach_the_world() -> None:
-    class World:
-        def __init__(self) -> None:
-            self.links: dict[str, Any] = {}
-            self.hub = self
-            self.happened: list[Any] = []
-
-        def at(self, *what: Any) -> None:
-            self.happened.append(what)
-
-    world: Any = World()
-    node = Recorded("x", states=[(0, "ready", 1), (5, "lost", 1), (9, "ready", 2)], round_trip_s=0.4)
-    arrange(recording(x=node, y=Recorded("y")))(world, None)  # type: ignore[arg-type]
-    assert world.links["x"].latency_s == 0.2 and world.links["y"].latency_s == 0.0
-    assert world.happened == [(5, "crash", "x"), (9, "revive", "x")]
-
-
-def test_a_comparison_is_node_by_node_and_like_with_like() -> None:
-    played = (
-        NodeOutcome("x", "", 1, {}, (0.1,), (0.5,), (0.9,), (110,), (95,), (3.0,), (1,)),
-        NodeOutcome("y", "", 1, {}, (0.1,), (0.6,), (0.8,), (100,), (100,), (None,), (1,)),
-    )
-    real = recording(
-        x=Recorded("x", bytes_sent=100.0, bytes_received=100.0, accuracy=0.4, accuracy_stream=0.99, age_s=2.0),
-        y=Recorded("y", bytes_sent=100.0, bytes_received=100.0, accuracy_stream=0.7),
-    )
-    found = compare(real, Outcome({}, "", played, (40.0,)))
-    assert [pair.accuracy for pair in found.nodes] == [(0.4, 0.5), (0.7, 0.8)]
-    assert found.sentences() == [
-        "accuracy: replayed +10.0 points, mean of 2 nodes",
-        "bytes sent: replayed +5.0 %",
-        "bytes received: replayed -2.5 %",
-    ]  # fmt: skip
-    assert len(found.rows()[0]) == len(found.HEADS) and found.plain()[0]["age_s"] == [2.0, 3.0]
-    assert io.StringIO(json.dumps(found.plain())).read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import json
 import struct
@@ -14,7 +15,7 @@ import pytest
 
 from edgeswarm.errors import DataError, StateError
 from edgeswarm.sim import report
-from edgeswarm.sim.canvas import NoPicture
+from edgeswarm.sim.canvas import NoPicture, canvas, saved
 from edgeswarm.sim.outcome import NodeOutcome, Outcome
 from edgeswarm.sim.run import Progress
 from edgeswarm.sim.scenario import EventTable, Scenario, load
@@ -40,10 +41,45 @@ def made_up(nodes: int = 3, away: int | None = None, scenario: Scenario | None =
 
 def test_headlines_are_means_over_those_that_are_there() -> None:
     said = dict(report.headlines(made_up(2, away=1)))
-    assert said["accuracy, own mix"] == "50.0 % mean, 50.0 % worst device"
+    of = "(1 of 2 devices; 1 away)"
+    assert said["accuracy, own mix"] == f"50.0 % mean, 50.0 % worst device {of}"
+    assert said["accuracy, all alike"] == f"40.0 % mean, 40.0 % worst device {of}"
     assert said["bytes of a device"] == "2.25 kB sent, 2 MB received"
     assert said["that is in a day"] == "2.88 GB", "2.002 MB in the second minute, 1,440 times"
-    assert said["age of information"] == "12 s"
+    assert said["age of information"] == f"12 s {of}"
+    assert dict(report.headlines(made_up(2)))["accuracy, own mix"] == "62.5 % mean, 50.0 % worst device"
+    summary = made_up(2, away=1).summary()
+    assert (summary["devices"], summary["devices_there"], summary["rounds"]) == (2, 1, 2.0)
+
+
+def test_a_method_without_neighbours_has_no_graph() -> None:
+    gossip, average = (
+        made_up(scenario=load(None, {"swarm.nodes": 3, "graph.kind": "ring", "strategy.name": name}))
+        for name in ("prototype_gossip", "d_psgd")
+    )
+    assert report.title(gossip) == "prototype_gossip on made up, 3 devices, 10 min, seed 0"
+    assert report.title(average) == "d_psgd on made up, 3 devices, graph ring, 10 min, seed 0"
+
+
+def test_a_device_that_is_away_is_drawn_as_away_and_not_at_0() -> None:
+    axes = canvas(report.SIZE_INCHES).subplots()
+    report._devices(axes, made_up(3, away=1))
+    assert axes.texts[0].get_text() == "away" and axes.get_xlim()[0] > 30
+    assert [each.get_text() for each in axes.get_yticklabels()] == ["n2 (pi-4)", "n1", "n3 (pi-4)"]
+    drawn = [spots.get_offsets()[:, 1].tolist() for spots in axes.collections if len(spots.get_offsets()) == 2]
+    assert drawn == [[1, 2], [1, 2]], "the other two alone have dots"
+
+
+def test_what_happens_is_shaded_as_it_was_played() -> None:
+    events = (
+        EventTable(10.0, "partition", ("n1",), 80.0), EventTable(20.0, "partition", ("n2",)),
+        EventTable(30.0, "crash", ("n1",), 20.0), EventTable(40.0, "heal"), EventTable(50.0, "partition", ("n1",), 5.0),
+        EventTable(60.0, "partition", ("n2",)),
+    )  # fmt: skip
+    found = report.happenings(made_up(scenario=replace(load(None, {"swarm.nodes": 3}), events=events)))
+    assert [(at_s, until_s) for at_s, until_s, _ in found] == [
+        (10.0, 40.0), (20.0, 40.0), (30.0, 50.0), (40.0, 40.0), (50.0, 55.0), (60.0, 600.0),
+    ]  # fmt: skip
 
 
 def test_what_a_start_costs_is_not_taken_for_what_a_day_costs() -> None:
@@ -72,7 +108,7 @@ def test_the_files_can_be_read_again_and_the_pictures_are_pictures(tmp_path: Pat
     assert report.read(written[0]) == outcome
     assert json.loads(written[0].read_text())["summary"]["accuracy"] == pytest.approx(outcome.accuracy)
     text = written[1].read_text()
-    assert "| n3 | pi-4 | 20 | a/b $c | - |" in text and all(f"({name})" in text for name in report.PICTURES)
+    assert "| n3 | pi-4 | 20 | a/b $c | away | - |" in text and all(f"({name})" in text for name in report.PICTURES)
     for path in written[2:]:
         head = path.read_bytes()[:24]
         assert head[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", head[16:24]) == (1000, 560)
@@ -110,6 +146,31 @@ def test_what_cannot_be_written_or_read_is_a_line(tmp_path: Path) -> None:
             report.read(tmp_path / "file")
 
 
+def test_a_disk_that_fills_up_leaves_the_report_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report.write(made_up(), tmp_path)
+    held = {path: path.read_bytes() for path in before}
+    write_text = Path.write_text
+
+    def filling(path: Path, text: str, **how: Any) -> int:
+        write_text(path, text[: len(text) // 2], **how)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", filling)
+    with pytest.raises(StateError, match="disk full: cannot write the report to"):
+        report.write(made_up(away=1), tmp_path)
+    monkeypatch.undo()
+    from matplotlib.figure import Figure
+
+    def half(figure: Figure, path: Path, **how: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(NoPicture, match="No space left"):
+        saved(canvas(report.SIZE_INCHES), tmp_path / "accuracy.png")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held
+
+
 @pytest.mark.parametrize(
     ("form", "value", "text"),
     [(report.size, 950, "950 B"), (report.size, 12_345, "12.3 kB"), (report.size, 2.5e9, "2.5 GB"),
@@ -131,18 +192,20 @@ def progress(at_s: float, outcome: Outcome | None = None) -> Progress:
 def test_without_a_terminal_there_are_lines_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = iter([0.0, 1.0, 10.0, 10.0, 11.0, 20.0, 20.0])
+    now = iter([0.0, 1.0, 10.0, 10.0, 11.0, 20.0, 20.0, 30.0, 30.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     screen = open_screen("a title")
     assert isinstance(screen, PlainScreen)
     for at_s in (1.0, 30.0, 40.0):
         screen.show(progress(at_s))
     screen.show(progress(60.0, made_up()))
+    screen.show(progress(60.0, made_up(away=1)))
     monkeypatch.undo()
     screen.close()
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "a title" and lines[1] == "30 of 120 s; 2 s here, about 6 s to go"
-    assert lines[2].startswith("60 of 120 s: own mix ") and len(lines) == 3
+    assert lines[2].startswith("60 of 120 s: own mix ") and len(lines) == 4
+    assert "; 2 of 3 devices, 1 away; " in lines[3] and "away" not in lines[2]
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 40), (60, 12), (30, 6)])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edgeswarm.sim.run as run_module
 import edgeswarm.sim.stage as stage_module
 from edgeswarm.agent.profile import load_profile, speed
 from edgeswarm.agent.store import Store
@@ -250,6 +251,40 @@ def test_progress_is_told_as_it_comes() -> None:
     assert len(seen) >= 200
 
 
+def test_what_is_found_is_added_up_once_an_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Outcome] = []
+
+    def counted(*told: Any) -> Outcome:
+        made.append(Outcome(*told))
+        return made[-1]
+
+    monkeypatch.setattr(run_module, "Outcome", counted)
+    seen: list[Progress] = []
+    outcome = played(small(), progress=seen.append)
+    assert len(made) == 4 + 1 and len(seen) >= 200, "four examinations, and the whole"
+    shown = next(each.outcome for each in reversed(seen) if each.at_s < 60)
+    assert shown is not None and shown.at_s == (15.0, 30.0, 45.0) and outcome.at_s[:3] == shown.at_s
+
+
+def test_a_slice_that_takes_long_is_cut_and_what_was_asked_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no time at all for a slice it ends after each instant, at the instant of an examination, too, and the very
+    last one; whoever wants to stop is heard there, and it goes on to the same end."""
+    scenario = small(network__loss=0.0, network__delay_s=0.0)
+    whole = played(scenario)
+    monkeypatch.setattr(run_module, "SLICE_LIMIT_S", 0.0)
+    looks: list[float] = []
+    assert played(scenario, progress=lambda progress: looks.append(progress.at_s)) == whole
+    assert len(looks) > 203 and looks.count(15.0) > 1 and looks.count(60.0) > 1
+    for stop in (1, looks.index(15.0), looks.index(60.0), len(looks) - 2):
+        turns, folder = itertools.count(), tmp_path / str(stop)
+        with pytest.raises(Paused) as paused:
+            played(scenario, folder=folder, pause=lambda c=turns, n=stop: next(c) >= n)
+        assert paused.value.at_s == paused.value.kept_s == looks[stop]
+        assert played(scenario, folder=folder, resume=folder) == whole
+
+
 def event(kind: str, at_s: float, *nodes: str, for_s: float = 0.0) -> str:
     return f'[[event]]\nkind = "{kind}"\nat_s = {at_s}\nfor_s = {for_s}\nnodes = {list(nodes)}\n'.replace("'", '"')
 
@@ -273,7 +308,51 @@ def test_events_happen(tmp_path: Path) -> None:
     assert [value is None for value in n3.accuracy] == [True, False, False, False] and n3.bytes_sent[0] == 0
     assert None not in n4.accuracy and n4.bytes_sent[2] < n4.bytes_sent[3]
     assert n1.rounds[-1] < n4.rounds[-1] and n2.rounds[-1] < n4.rounds[-1]
+    assert n1.rounds[:2] == n2.rounds[:2] == (1, 1) or n1.rounds[:2] == n2.rounds[:2] == (2, 2), "as they last were"
+    assert n3.rounds[0] == 0 and [outcome.there(at) for at in range(4)] == [1, 2, 4, 4]
     assert outcome.mean("accuracy", 0) == n4.accuracy[0], "the mean is over those that are there"
+
+
+def test_events_that_overlap_last_as_they_are_written(tmp_path: Path) -> None:
+    text = (
+        event("partition", 10, "n1", for_s=40) + event("partition", 20, "n4", for_s=5)
+        + event("sleep", 10, "n2", for_s=10) + event("sleep", 15, "n2", for_s=25)
+        + event("crash", 10, "n3", for_s=40) + event("crash", 20, "n3", for_s=5)
+    )  # fmt: skip
+    seen: dict[float, tuple[bool, bool, str, str]] = {}
+
+    def look(world: World) -> None:
+        side, nodes = world.hub.retained.side, world.nodes
+        apart = (side("n1") != side("n2"), side("n4") != side("n2"))
+        seen[world.clock.now()] = (*apart, nodes["n2"].status, nodes["n3"].status)
+
+    def arranged(world: World, stage: stage_module.Stage) -> None:
+        for at_s in (9.5, 17.5, 22.5, 30.0, 45.0, 55.0):
+            world.clock.call_at(at_s, look, world)
+
+    played(with_events(tmp_path, text), arranged=arranged)
+    assert seen == {
+        9.5: (False, False, "running", "running"),
+        17.5: (True, False, "asleep", "crashed"),
+        22.5: (True, True, "asleep", "crashed"),
+        30.0: (True, False, "asleep", "crashed"),
+        45.0: (True, False, "running", "crashed"),
+        55.0: (False, False, "running", "running"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "nodes"), [("heal", ()), ("broker_restart", ()), ("revive", ("n1",)), ("join", ("n1",))]
+)
+def test_how_long_is_refused_where_it_means_nothing(tmp_path: Path, kind: str, nodes: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"number 1 \({kind} at 20 s\): for_s means nothing here; leave it out"):
+        with_events(tmp_path, event(kind, 20, *nodes, for_s=5))
+
+
+def test_a_graph_that_a_method_does_not_have_is_said_to_be_unused() -> None:
+    note = "[graph] is not used: with prototype_gossip everybody hears everybody"
+    assert note in prepare(changed(small(), {"strategy.name": "prototype_gossip"}), clusters(), "reference").notes
+    assert not prepare(small(), clusters(), "reference").notes
 
 
 def test_a_partition_makes_news_old_and_healing_makes_them_new(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_clock_that_jumps_or_runs_fast() -> None:
 def test_divided_brokers_keep_their_nodes_apart_until_the_bridge_is_back() -> None:
     world = World(averaging(), streams(), 1, Weather(will_delay_s=1.0), backend())
     world.run(5.5)
-    world.partition(("n0", "n1"))
+    world.partition([("n0", "n1")])
     world.run(20.5)
     own, other = world.nodes["n1"].agent.state.copies, world.nodes["n2"].agent.state.copies
     assert own["n0/all"].version == 4 and own["n2/all"].version == 1
@@ -243,6 +243,77 @@ def test_divided_brokers_keep_their_nodes_apart_until_the_bridge_is_back() -> No
     world.join_sides()
     world.run(20.6)
     assert world.nodes["n1"].agent.state.copies["n2/all"].version == 4, "what is retained is exchanged"
+
+
+def test_partitions_that_overlap_compose_and_each_lasts_as_written() -> None:
+    """Versions tell when a node was last heard: rounds are at 5, 10, 15, ... s. n0 hears n1 and n4, n1 hears n0 and
+    n2, n2 hears n1 and n3, n3 hears n2 and n4 (`averaging` is a ring)."""
+    world = World(averaging(), streams(), 1, backend=backend())
+    world.at(6.0, "partition", [["n0", "n1"]], 30.0)
+    world.at(11.0, "partition", [["n1", "n2"]], 10.0)
+
+    def known(name: str) -> dict[str, int]:
+        copies = world.nodes[name].agent.state.copies
+        return {pair.partition("/")[0]: copies[pair].version for pair in sorted(copies)}
+
+    world.run(16.0)  # n0 | n1 | n2 | n3 n4
+    assert [known(name) for name in NAMES] == [
+        {"n1": 2, "n4": 1}, {"n0": 2, "n2": 1}, {"n1": 1, "n3": 2}, {"n2": 2, "n4": 3}, {"n0": 1, "n3": 3},
+    ]  # fmt: skip
+    world.run(22.0)  # n0 n1 | n2 n3 n4 again: what is retained is exchanged within each
+    assert [known(name) for name in NAMES] == [
+        {"n1": 4, "n4": 1}, {"n0": 4, "n2": 1}, {"n1": 1, "n3": 4}, {"n2": 4, "n4": 4}, {"n0": 1, "n3": 4},
+    ]  # fmt: skip
+    world.run(36.5)
+    assert [set(known(name).values()) for name in NAMES] == [{7}] * 5
+
+
+def test_sides_that_unite_share_the_newest_that_one_of_them_has_of_a_third() -> None:
+    """n3 is cut off from n0 and n1 at 6 s and from n2 at 16 s; n0, n1 and n2 then come together without it."""
+    world = World(averaging(), streams(), 1, backend=backend())
+    world.at(6.0, "partition", [["n0", "n1"]], 20.0)
+    world.at(16.0, "partition", [["n3"]])
+    world.run(27.0)
+    kept = world.hub.retained.owners("n0")["n3"]
+    assert max(world.hub.contents.of(each.parcel).version for each in kept.values() if "/model/" in
+               each.parcel.packet.topic) == 3  # fmt: skip
+    assert world.nodes["n2"].agent.state.copies["n3/all"].version == 3
+
+
+def test_absences_that_overlap_add_up() -> None:
+    """By node: its absences (when, what, for how long), and from when to when it is not running."""
+    stories: dict[str, tuple[list[tuple[float, str, float]], list[tuple[float, float]]]] = {
+        "n0": ([(10.0, "sleep", 10.0), (12.0, "sleep", 30.0), (50.0, "sleep", 20.0), (55.0, "sleep", 5.0)],
+               [(10.0, 42.0), (50.0, 70.0)]),
+        "n1": ([(10.0, "crash", 60.0), (20.0, "crash", 5.0)], [(10.0, 70.0)]),
+        "n2": ([(10.0, "leave", 20.0), (20.0, "sleep", 30.0), (60.0, "sleep", 20.0), (65.0, "crash", 5.0)],
+               [(10.0, 50.0), (60.0, 80.0)]),
+        "n3": ([(10.0, "crash", 50.0), (20.0, "revive", 0.0), (30.0, "crash", 0.0), (80.0, "revive", 0.0)],
+               [(10.0, 20.0), (30.0, 80.0)]),
+        "n4": ([(10.0, "crash", 0.0), (20.0, "leave", 10.0)], [(10.0, 99.0)]),
+    }  # fmt: skip
+    world = World(averaging(), streams(), 1, backend=backend())
+    for name, (events, _) in stories.items():
+        for at_s, what, for_s in events:
+            world.at(at_s, what, *((name,) if what == "revive" else (name, for_s)))
+    for quarter in range(1, 360):
+        at_s = quarter / 4 + 0.1
+        world.run(at_s)
+        for name, (_, gone) in stories.items():
+            away = any(begin < at_s < end for begin, end in gone)
+            assert (world.nodes[name].status == "running") != away, (name, at_s)
+    assert world.nodes["n0"].epoch == 1 and world.nodes["n1"].epoch == 2
+
+
+def test_time_may_stop_after_any_instant() -> None:
+    """As if it had not, in the middle of what happens at one time of the clock, too."""
+    straight, halting = (World(averaging(), streams(), 3, STORM, backend()) for _ in range(2))
+    straight.run(20.0)
+    stops = 0
+    while not halting.run(20.0, lambda: True):
+        stops += 1
+    assert stops > 80 and halting.clock.now() == 20.0
+    assert packed(halting.dump()) == packed(straight.dump())
 
 
 def test_a_broker_that_restarts_forgets_or_keeps_and_all_is_well_again() -> None:
@@ -320,7 +391,7 @@ def test_a_node_hears_its_circle_alone() -> None:
 def eventful(make: Callable[..., World]) -> World:
     world = make()
     world.at(9.0, "crash", "n1")
-    world.at(12.0, "partition", ["n0", "n2"])
+    world.at(12.0, "partition", [["n0", "n2"]])
     world.at(16.0, "revive", "n1")
     world.at(17.0, "sleep", "n3", 6.0)
     world.at(18.0, "jump", "n2", 3.5)
