@@ -196,6 +196,7 @@ class Agent(Generic[S]):
         report = {peer: dict(notes) for peer, notes in self.link_notes.items()}
         for peer, meter in self.ages.items():
             report.setdefault(peer, {}).update(
-                age_s=meter.current(now), age_mean_s=meter.mean(now), updates=float(meter.updates)
-            )
+                age_s=meter.current(now), age_mean_s=meter.mean(now), age_recent_s=meter.recent(now),
+                updates=float(meter.updates),
+            )  # fmt: skip
         return report

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from edgeswarm.agent.ledger import Ledger
 from edgeswarm.agent.trouble import Trouble, reason
 from edgeswarm.backends.base import Request
 from edgeswarm.errors import EdgeswarmError, ModelError, OutOfMemory
-from edgeswarm.strategies.base import Batch, Decision, Woke
+from edgeswarm.strategies.base import Batch, Decision, Woke, labels_of
 
 T = TypeVar("T")
 
@@ -31,6 +31,8 @@ STEP_TARGET_S = 0.02
 """How long a step may keep the event loop: batches shrink where learning is slow (many features, many peers)."""
 FAULT_PAUSE_S = 1.0
 """A wake-up whose step failed comes again after this time."""
+LEFT_OUT = ("unknown_labels", "too_large_rows")
+"""Notes of methods that count own samples which are not learnt."""
 AGAIN_S = 10.0
 """A wake-up whose step could not be computed comes again after this time; memory may be free by then."""
 
@@ -65,6 +67,7 @@ class Learner:
         self._taken = taken
         self._put_off: dict[str, Woke] = {}
         self._sample_s = STEP_TARGET_S / BATCH_LIMIT
+        self._said: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Until cancelled. Raises EdgeswarmError: a step found what the operator must mend."""
@@ -107,11 +110,31 @@ class Learner:
         else:
             labels = tuple(str(sample.label) for sample in item)
             x, _ = await self._drive(self._preparation.rows(np.stack([sample.x for sample in item])))
+            before = dict(self._agent.notes)
             began = time.perf_counter()
             _, waited_s = await self._drive(self._agent.steps(Batch(asyncio.get_running_loop().time(), x, labels)))
             each_s = (time.perf_counter() - began - waited_s) / len(item)
             self._sample_s = max(1e-6, 0.7 * self._sample_s + 0.3 * each_s)
             self._counters["batches"] += 1
+            self._look_for_left_out(labels, before)
+
+    def _look_for_left_out(self, labels: tuple[str, ...], before: Mapping[str, float]) -> None:
+        """Samples that the method has just counted as not fit to be learnt: said at first, and when they are twice as
+        many, since a node that learns nothing for its labels' sake looks well otherwise. before: notes, before them."""
+        known, now = labels_of(self._agent.strategy), asyncio.get_running_loop().time()
+        alien = next((label for label in labels if known and label not in known), "")
+        self._trouble.unknown_label = alien or self._trouble.unknown_label
+        counts = {name: int(self._agent.notes.get(name, 0)) for name in LEFT_OUT}
+        for name, count in counts.items():
+            if count == before.get(name, 0) or count < 2 * self._said[name]:
+                continue
+            self._said[name] = count
+            if name == "unknown_labels":
+                self._trouble.unknown(count, alien, known)
+                self._ledger.record(Decision(now, "sample", "dropped", "unknown_label", {"samples": float(count)}))
+            else:
+                self._trouble.too_large(count)
+                self._ledger.record(Decision(now, "sample", "dropped", "too_large", {"samples": float(count)}))
 
     async def _drive(self, steps: Generator[Request, Any, T]) -> tuple[T, float]:
         """What the steps return; each sum they ask for runs in the worker thread. Seconds spent waiting for it."""

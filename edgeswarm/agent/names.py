@@ -6,6 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable
 
+FEW = 16
+"""Right names up to which an error lists them all."""
+
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The one of `words` that was probably meant by `word`, or None when nothing is close. Case is ignored.
@@ -26,7 +29,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     guess = nearest(word, known)
     if guess is not None:
         return f"; did you mean {guess!r}?"
-    return f"; one of {', '.join(known)}" if 0 < len(known) <= 12 else ""
+    return f"; one of {', '.join(known)}" if 0 < len(known) <= FEW else ""
 
 
 def usable_name(text: str) -> str:

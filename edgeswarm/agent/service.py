@@ -119,7 +119,9 @@ class Service:
             memory.close()
             raise
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="edgeswarm disk")
-        self._voice = Voice(config, memory, source, transport, self._hearing, self._stopping, self.counters, self._disk)
+        self._voice = Voice(
+            config, memory, source, transport, self._hearing, self._stopping, self.counters, self._disk, self._trouble
+        )
         self._questions: Questions | None = None
         if isinstance(source, MqttSource) and (topic := config.source.predictions_topic):
             self._questions = Questions(source, topic, transport, self._trouble, self.counters)
@@ -314,7 +316,7 @@ class Service:
         # number of samples it has learnt, so that after a power cut none is left out and none learnt twice.
         if (begun := self._begun) is not None:
             state, taken = begun.learner.point
-            save, notes, loop = self._memory.save, self._voice.headlines(), asyncio.get_running_loop()
+            save, notes, loop = self._memory.save, self._voice.kept(), asyncio.get_running_loop()
             await loop.run_in_executor(self._disk, save, begun.agent.strategy, state, begun.schema, taken, notes)
 
     async def _live(self) -> None:

@@ -16,10 +16,12 @@ from edgeswarm.agent.agent import Agent
 from edgeswarm.agent.announcement import announcement
 from edgeswarm.agent.compute import Compute
 from edgeswarm.agent.hearing import Hearing
+from edgeswarm.agent.learner import LEFT_OUT
 from edgeswarm.agent.memory import Memory
 from edgeswarm.agent.settings import Config
 from edgeswarm.agent.sources import FileSource, MqttSource, Schema
 from edgeswarm.agent.status_file import write_status
+from edgeswarm.agent.trouble import Trouble
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.wire.status import encode_report
 
@@ -49,9 +51,10 @@ class Voice:
         stopping: asyncio.Event,
         counters: Counter[str],
         disk: Executor,
+        trouble: Trouble,
     ) -> None:
         """hearing: for the link.  counters: what the report adds to those of transport and source.  disk: the one
-        thread that touches the state folder."""
+        thread that touches the state folder.  trouble: for a label that cannot be learnt."""
         self.agent: Agent[Any] | None = None
         self.schema: Schema | None = None
         self.compute: Compute | None = None
@@ -64,13 +67,19 @@ class Voice:
         self._stopping = stopping
         self._counters = counters
         self._disk = disk
+        self._trouble = trouble
         self._instance = secrets.token_hex(4)
         self._started_at = self._announced_at = time.monotonic()
 
     def headlines(self) -> dict[str, float]:
-        """The few numbers that presence carries, and that are shown at once after a restart; those known so far."""
+        """The few numbers that presence carries; those known so far."""
         notes = self.agent.notes if self.agent is not None else {}
         return {name: notes[name] for name in HEADLINES if name in notes}
+
+    def kept(self) -> dict[str, float]:
+        """The numbers that are saved with the state, to be shown at once after a restart."""
+        notes = self.agent.notes if self.agent is not None else {}
+        return self.headlines() | {name: notes[name] for name in LEFT_OUT if name in notes}
 
     def announce(self) -> None:
         """Presence, with what is known so far: a node whose sensor is silent is there too."""
@@ -140,6 +149,7 @@ class Voice:
             "version": __version__,
             "link": {"up": up, "detail": detail},
             "disk_fault": self._memory.fault,
+            "unknown_label": self._trouble.unknown_label,
             "stopped": self._stopping.is_set(),
             **report,
         }

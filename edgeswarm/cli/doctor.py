@@ -111,6 +111,7 @@ def examine(config_file: Path | None, root: Path, timeout_s: float) -> Iterator[
     yield from look("graph", lambda: sharing.graph(config))
     yield from look("public-set", lambda: sharing.public_set(config))
     yield from look("method", lambda: sharing.method(config))
+    yield from look("labels", lambda: sharing.labels(config))
     folder = Path(config.state.folder)
     yield from look("state-folder", lambda: files.state_folder(folder, root))
     yield from look("broker", lambda: _broker(config, folder, timeout_s))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgeswarm.agent.settings import GRAPHS, WEIGHTS
 from edgeswarm.cli import options, output
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMES = ("float32", "float16", "int8", "int4", "top", "entropy")
 """`messages.VECTOR_SCHEMES`, here again because that brings NumPy."""
-FEWEST_UPDATES = 2
-"""Messages after which the mean age of a link says something."""
+FEWEST_UPDATES = 8
+"""Messages after which the mean age of a link says something: with two, the one before may be from another day."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ def command(
         raise click.UsageError(
             "which graph? Give one of KIND, --edges FILE, --site NAME (or --broker URL), --config FILE"
         )
+    for option in ("names", "nodes"):
+        here = kind is not None or (option == "nodes" and config_file is not None and not (site or broker))
+        if not here and ctx.get_parameter_source(option) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{option} goes with a KIND alone: here the nodes are those of the graph itself")
     given = {"degree": degree, "probability": probability, "seed": seed, "weights": weights}
     if site or broker:
         seen = _visited(config_file, site, broker, timeout_s)
@@ -103,10 +108,10 @@ def command(
         )
     else:
         _print(chosen.title, graph, facts)
-    if picture is not None:
-        _draw(picture, chosen, graph, facts)
     if target is not None:
         _write(target, chosen, graph)
+    if picture is not None:  # last, since it needs what may be missing
+        _draw(picture, chosen, graph, facts)
 
 
 # ---- where the graph comes from -------------------------------------------------------------------------------------
@@ -205,15 +210,16 @@ def _visited(config_file: Path | None, site: str | None, broker: str | None, tim
 def link_quality(seen: list[Seen]) -> dict[tuple[str, str], float]:
     """1 / seconds of age, by (hearer, heard), of every link between nodes that are up.
 
-    Mean age where enough came for one, else the present age: what was lost, late or never sent makes a link older, so
-    this holds for every method alike. A link on which nothing came at all is none.
+    Mean age since the last `maths.age.RECENT_UPDATES` updates where FEWEST_UPDATES came, else the present age: what was
+    lost, late or never sent makes a link older, so this holds for every method alike, and an outage that is over is
+    soon forgotten. A link on which nothing came at all is none.
     """
     up = {node.node for node in seen if node.state == "ready"}
     found: dict[tuple[str, str], float] = {}
     for node in seen:
         for peer, link in node.links.items():
             known = link.get("updates", 0.0) >= FEWEST_UPDATES
-            age_s = link.get("age_mean_s" if known else "age_s", math.inf)
+            age_s = link.get("age_recent_s" if known else "age_s", math.inf)
             if {node.node, peer} <= up and math.isfinite(age_s) and age_s >= 0:
                 found[node.node, peer] = 1.0 / max(age_s, 1e-3)
     return found
@@ -228,7 +234,7 @@ def facts_of(graph: Graph) -> dict[str, Any]:
     parts = int(graph.components().max()) + 1
     diameter, exact = graph.diameter() if parts == 1 else (None, True)
     try:
-        spectrum = graph.spectrum
+        spectrum = graph.spectrum if parts == 1 else None
     except ValueError:
         spectrum = None
     return {
@@ -307,7 +313,7 @@ def _print(title: str, graph: Graph, facts: dict[str, Any]) -> None:
         items.append(
             ("diameter", f"{'' if facts['diameter_exact'] else 'at least '}{output.counted(facts['diameter'], 'hop')}")
         )
-    if facts["gap"] is not None and whole:
+    if facts["gap"] is not None:
         items += [
             ("spectral gap", f"{facts['gap']:.3g} ({facts['weights']} weights)"),
             ("rounds to mix", f"{output.number(facts['rounds_to_mix'])}, until models differ by 1 % of what they did"),
@@ -371,7 +377,7 @@ def _draw(path: Path, chosen: Chosen, graph: Graph, facts: dict[str, Any]) -> No
         raise click.UsageError(f"--picture: {path.name} ends neither in .png nor in .svg")
     degree, parts = facts["degree"], facts["parts"]
     words = [f"degree {degree['mean']:.3g}", f"diameter {facts['diameter']}" if parts == 1 else f"{parts} parts"]
-    if facts["gap"] is not None and parts == 1:
+    if facts["gap"] is not None:
         words += [f"spectral gap {facts['gap']:.3g}", f"smallest eigenvalue {facts['smallest']:.3f}",
                   f"mu {facts['chosen_mu']:.2f}"]  # fmt: skip
     if chosen.quality:

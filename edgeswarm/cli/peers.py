@@ -116,9 +116,12 @@ def print_nodes(nodes: list[Seen], with_site: bool) -> None:
 
 
 def _apart(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the accuracy alone where the method has no answers of its own beside those with the swarm."""
+    """Without the accuracy alone where the method has no answers of its own beside those with the swarm, and without
+    an age, which its presence may still tell, where it hears nobody any more."""
     apart = knows_alone(notes, notes.get("accuracy_swarm"), notes.get("accuracy_alone"))
-    return {name: value for name, value in notes.items() if apart or name != "accuracy_alone"}
+    without = set() if apart else {"accuracy_alone"}
+    shown = {name: value for name, value in notes.items() if name not in without}
+    return shown | ({"staleness_rounds": math.nan} if notes.get("neighbours_heard") == 0 else {})
 
 
 def _number(form: Callable[[float], str]) -> Callable[[Any], str]:

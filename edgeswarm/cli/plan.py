@@ -14,7 +14,7 @@ from edgeswarm.cli.simulate import backend_option, parsed, scenario_options
 
 if TYPE_CHECKING:
     from edgeswarm.sim.data import DataSet
-    from edgeswarm.sim.estimate import Estimate, Place
+    from edgeswarm.sim.estimate import Demand, Estimate, Place
     from edgeswarm.sim.plan import Plan
     from edgeswarm.sim.scenario import Scenario
 
@@ -38,7 +38,8 @@ GOALS = ("common", "own")
 @click.option("--link", "link_bytes_per_s", metavar="BYTES/S", type=click.FloatRange(min=0, min_open=True),
               help="What a device's link carries, each way.")  # fmt: skip
 @click.option("--samples-per-day", type=click.FloatRange(min=0, min_open=True),
-              help="Labelled samples of a device; says how long the data at hand took.")  # fmt: skip
+              help="Labelled samples of a device: what methods send that speak when there is news.  "
+              "[default: the config's rate, else 1,000]")  # fmt: skip
 @click.option("--traffic-per-day", metavar="MB", type=click.FloatRange(min=0, min_open=True), default=100.0,
               show_default=True, help="Most that a device may send and receive.")  # fmt: skip
 @click.option("--goal", type=click.Choice(GOALS), default="common", show_default=True,
@@ -65,7 +66,7 @@ def command(
     is simulated. Boards' figures are estimates from the profiles. It ends with the sections for the devices' config.
     """
     from edgeswarm.models.file import check_place
-    from edgeswarm.sim.estimate import Demand
+    from edgeswarm.sim.estimate import DAY_S, SAMPLES_PER_DAY, Demand
     from edgeswarm.sim.plan import plan
 
     if (features is None) != (classes is None) or (features is not None and data is not None):
@@ -89,16 +90,19 @@ def command(
         check_place(model_out)
     rows = _rows(scenario) if features is None else None
     place = _place(scenario, rows.x.shape[1] if rows else features or 0, len(rows.classes) if rows else classes or 0)
-    found = plan(place, Demand(traffic_per_day * 1e6, goal), None if no_simulation else rows, backend, output.say)
+    rate = samples_per_day or scenario.data.rate_per_s * DAY_S or SAMPLES_PER_DAY
+    demand = Demand(traffic_per_day * 1e6, goal, rate)
+    found = plan(place, demand, None if no_simulation else rows, backend, output.say)
     whole = rows is not None and len(rows.y) < scenario.data.limit_rows
     days = len(rows.y) / scenario.swarm.nodes / samples_per_day if rows and whole and samples_per_day else None
     made = _model(model_out, scenario, found.choice, rows, backend) if model_out is not None and rows else None
     sections = _sections(scenario, found, made, Path.cwd() if target is None else target.absolute().parent)
     if json_wanted:
         kept = {"config": sections, "model_file": None if made is None else str(made)}
-        output.emit({**_site(place, traffic_per_day, goal), "days_of_data": days, **found.plain(), **kept})
+        site = {**_site(place, traffic_per_day, goal), "samples_per_day": rate, "days_of_data": days}
+        output.emit({**site, **found.plain(), **kept})
     else:
-        _print(found, place, goal, days)
+        _print(found, place, demand, days, assumed=samples_per_day is None)
         click.echo()
         click.secho(f"for every device's config, {found.choice}:", bold=True)
         for line in _lines(sections, scenario):
@@ -158,7 +162,7 @@ def _site(place: Place, traffic_mb: float, goal: str) -> dict[str, Any]:
     }
 
 
-def _print(plan: Plan, place: Place, goal: str, days: float | None) -> None:
+def _print(plan: Plan, place: Place, demand: Demand, days: float | None, assumed: bool) -> None:
     click.secho(f"take {plan.choice}", bold=True, fg="green")
     for reason in plan.reasons:
         click.echo(f"  {reason}")
@@ -169,7 +173,7 @@ def _print(plan: Plan, place: Place, goal: str, days: float | None) -> None:
     click.secho(head, bold=True)
     output.table(
         ["method", "right", "a day, by formula", "simulated", "a link", "period", "age", "memory", "step", "fits"],
-        [_row(each, plan, goal) for each in plan.estimates],
+        [_row(each, plan, demand.goal) for each in plan.estimates],
         right="right simulated link period age memory step",
     )
     click.echo()
@@ -181,6 +185,10 @@ def _print(plan: Plan, place: Place, goal: str, days: float | None) -> None:
         click.echo(
             f"simulated: {output.span(plan.duration_s)} of virtual time on a sample; a point more or less is chance."
         )
+        where = " (assumed: --samples-per-day says otherwise)" if assumed else ""
+        samples = output.counted(demand.samples_per_day, "sample")
+        click.echo(f"its bytes: of a day with {samples} of each device{where}; of prototypes,")
+        click.echo("what is sent at news counts by samples, what is sent all the same by time.")
     if days is not None:
         click.echo(f"the samples at hand are what a device sees in {output.number(days)} days.")
 

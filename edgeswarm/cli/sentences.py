@@ -80,6 +80,10 @@ SENTENCES: Mapping[tuple[str, str, str], str | tuple[str, ...]] = {
     "is too high for this model (clip {clip})",
     ("sample", "dropped", "wrong_dimension"): "dropped samples: they have {d} features, "
     "the first ones had another number",
+    ("sample", "dropped", "unknown_label"): "left samples out, {samples} so far: the method does not know their label; "
+    "`edgeswarm status` names one",
+    ("sample", "dropped", "too_large"): "left samples out, {samples} so far: they hold numbers beyond a million; "
+    "is their unit right?",
     ("sample", "dropped", "too_many_classes"): "dropped a sample: its class would exceed the limit of classes",
 }  # fmt: skip
 

@@ -31,7 +31,8 @@ METHOD = (
     "loss", "mu", "mix", "heads_heard", "skipped", "skipped_weight", "teachers", "rows_sent", "rows_taught",
 )  # fmt: skip
 """Notes of methods that a person may want to see."""
-_TROUBLE = ("refused_", "dropped_", "inbox_full", "oversize", "faults", "garbled", "duplicate_name")
+_TROUBLE = ("refused_", "dropped_", "inbox_full", "oversize", "faults", "garbled", "duplicate_name", "left_out",
+            "out_of_memory", "model_error")  # fmt: skip
 """Notes that begin so count what was thrown away or went wrong."""
 
 
@@ -86,7 +87,7 @@ def judged(report: dict[str, Any], now_unix: float) -> dict[str, Any]:
     """`report` with all its keys present, and with `running`, `age_s` and `stale` worked out."""
     filled: dict[str, Any] = {
         "node": "", "site": "", "task": "", "version": "", "epoch": 0, "pid": 0, "at_unix": 0.0, "uptime_s": 0.0,
-        "stopped": False, "disk_fault": "", "report_every_s": 30.0, "notes": {}, "links": {},
+        "stopped": False, "disk_fault": "", "unknown_label": "", "report_every_s": 30.0, "notes": {}, "links": {},
     } | report  # fmt: skip
     filled["link"] = {"up": False, "detail": ""} | dict(report.get("link") or {})
     age_s = now_unix - float(filled["at_unix"])
@@ -126,6 +127,7 @@ def print_status(report: dict[str, Any]) -> None:
         lines.insert(-1, ("heard", heard))
     if method := _method(notes):
         lines.insert(-1, ("method", method))
+    lines += [("left out", click.style(words, fg="yellow")) for words in left_out(notes, report["unknown_label"])]
     if trouble := _trouble(notes):
         lines.append(("dropped", trouble))
     if report["disk_fault"]:
@@ -236,6 +238,23 @@ def _method(notes: dict[str, Any]) -> str:
     return ", ".join(
         f"{name.replace('_', ' ')} {output.number(_value(notes, name))}" for name in METHOD if name in notes
     )
+
+
+def left_out(notes: Mapping[str, Any], unknown_label: str = "") -> list[str]:
+    """In words, own samples that cannot be learnt, and what to do. unknown_label: a label that the method does not
+    know, "" where none is at hand."""
+    found = []
+    if count := notes.get("unknown_labels"):
+        of = f" ({unknown_label!r}, for one)" if unknown_label else ""
+        found.append(
+            f"{output.counted(count, 'sample')}: the method does not know their labels{of}; correct the labels, "
+            "or give every node a model or public set that has them (edgeswarm model show FILE lists a model's)"
+        )
+    if count := notes.get("too_large_rows"):
+        found.append(
+            f"{output.counted(count, 'sample')}: they hold numbers beyond a million; correct the sensor or its unit"
+        )
+    return found
 
 
 def _trouble(notes: dict[str, Any]) -> str:

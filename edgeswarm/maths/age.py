@@ -137,6 +137,10 @@ def version_age(change_rate: float, send_rate: float, devices: int) -> float:
 # ---- the meter ------------------------------------------------------------------------------------------------------
 
 
+RECENT_UPDATES = 32
+"""Updates that `AgeMeter.recent` looks back on: an outage is forgotten after as many, however long it was."""
+
+
 @dataclass(slots=True)
 class AgeMeter:
     """Time average of one link's age, kept in a few numbers. `dataclasses.replace(meter)` copies it.
@@ -148,6 +152,9 @@ class AgeMeter:
     first_at:    time of the first.  last_at, last_age_s: time of the last such update, and the age it left.
     area:        integral of the age from first_at to last_at, s^2.
     peaks_s:     sum of the ages just before each update but the first.
+    teeth:       of the newest RECENT_UPDATES stretches between two updates, the oldest first, the length in s and the
+                 integral of the age in s^2; without the stretch after the first update, whose news may have lain at the
+                 broker for as long as its sender was away.
     """
 
     updates: int = 0
@@ -156,6 +163,7 @@ class AgeMeter:
     last_age_s: float = 0.0
     area: float = 0.0
     peaks_s: float = 0.0
+    teeth: tuple[tuple[float, float], ...] = ()
 
     def update(self, at: float, age_at_receipt: float) -> None:
         """A snapshot that is `age_at_receipt` seconds old has been worked in at time `at`.
@@ -172,8 +180,11 @@ class AgeMeter:
             before = self.current(at)
             if age_at_receipt >= before:
                 return
-            self.area += (at - self.last_at) * (self.last_age_s + before) / 2
+            tooth = (at - self.last_at, (at - self.last_at) * (self.last_age_s + before) / 2)
+            self.area += tooth[1]
             self.peaks_s += before
+            if self.updates > 1:
+                self.teeth = (*self.teeth, tooth)[-RECENT_UPDATES:]
         self.updates += 1
         self.last_at = at
         self.last_age_s = age_at_receipt
@@ -193,6 +204,18 @@ class AgeMeter:
             return now
         return (self.area + (at - self.last_at) * (self.last_age_s + now) / 2) / (at - self.first_at)
 
+    def recent(self, at: float) -> float:
+        """Mean age in seconds over the last RECENT_UPDATES stretches and the time since; `at` as for `mean`.
+
+        The present age where fewer than two updates came.
+        """
+        now = self.current(at)
+        length_s = at - self.last_at + sum(length for length, _ in self.teeth)
+        if self.updates < 2 or length_s <= 0:
+            return now
+        area = (at - self.last_at) * (self.last_age_s + now) / 2 + sum(area for _, area in self.teeth)
+        return area / length_s
+
     def mean_peak(self) -> float:
         """Mean of the age just before an update, the first excepted; math.inf below two updates."""
         return self.peaks_s / (self.updates - 1) if self.updates > 1 else math.inf
@@ -205,6 +228,8 @@ class AgeMeter:
     def load(cls, dumped: dict[str, Any]) -> AgeMeter:
         """Meter from `dump`. Raises ValueError when it is not one."""
         try:
-            return cls(int(dumped["updates"]), *(float(dumped[name]) for name in list(cls.__slots__)[1:]))
+            numbers = {name: float(dumped[name]) for name in ("first_at", "last_at", "last_age_s", "area", "peaks_s")}
+            teeth = tuple((float(length), float(area)) for length, area in dumped.get("teeth", ()))
+            return cls(int(dumped["updates"]), **numbers, teeth=teeth)
         except (KeyError, TypeError) as cause:
             raise ValueError("not an age meter's numbers") from cause

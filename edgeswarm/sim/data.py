@@ -22,6 +22,8 @@ BUILT_IN = ("digits",)
 """Names of sets that need no file."""
 TASK = "default"
 """Task of the agent's configuration, unless it says another."""
+MOST_BROKEN_CLASSES = 10
+"""Numbers with a fraction that may be classes all the same: marks from 0 to 5 in halves."""
 _TRAIN, _TEST = ("x_train", "y_train"), ("x_test", "y_test")
 
 
@@ -88,6 +90,7 @@ def read(path: Path, label: str = "", limit_rows: int = 20_000, seed: int = 0) -
     if schema is None:
         raise DataError(f"{path}: says nothing about its features")
     x, y = labelled_file(settings, path, label, schema, limit_rows=limit_rows, seed=seed)
+    _check_classes(path, y)
     notes = (f"{limit_rows:,} rows drawn evenly from all of them",) if len(y) == limit_rows else ()
     return DataSet(path.stem, x, y, schema.features, notes, schema.form)
 
@@ -120,6 +123,22 @@ def with_test(data: DataSet, test: DataSet) -> DataSet:
     return replace(data, test=(test.x, test.y))
 
 
+def _check_classes(path: Path, labels: tuple[str, ...]) -> None:
+    """Raises DataError where the labels are readings of something: many different numbers, and not whole ones."""
+    different = sorted(set(labels))
+    if len(different) <= max(MOST_BROKEN_CLASSES, len(labels) // 10):
+        return
+    try:
+        broken = next((label for label in different if not float(label).is_integer()), "")
+    except ValueError:  # a word
+        return
+    if broken:
+        raise DataError(
+            f"{path}: {len(different):,} different labels in {len(labels):,} rows, such as {broken!r}: these look like "
+            "measurements, not classes; name the column that holds the class (label), or cut the values into ranges"
+        )
+
+
 def _arrays(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -131,6 +150,7 @@ def _arrays(path: Path) -> set[str]:
 def _split_archive(path: Path, limit_rows: int, seed: int) -> DataSet:
     """An archive that keeps rows for examination apart, as MNIST's does."""
     x, y, form = _part(path, _TRAIN, limit_rows, seed)
+    _check_classes(path, y)
     test = None
     if _arrays(path) >= set(_TEST):
         test = _part(path, _TEST, limit_rows, seed)[:2]

@@ -30,6 +30,9 @@ BUSY = 0.5
 FEWEST_ROUNDS = 24.0
 """Rounds a day below which a method is of no use."""
 
+SAMPLES_PER_DAY = 1_000.0
+"""Of a device, where nobody says how many."""
+
 CANDIDATES = (
     "isolated",
     "prototype_gossip",
@@ -41,6 +44,8 @@ CANDIDATES = (
     "multi_headed_distillation",
 )
 """Methods that are compared, with the settings of `sim.methods`; controls are for `edgeswarm compare`."""
+NOBODY = "one device has nobody to share with"
+"""Why nothing fits one device but learning alone."""
 VECTORS_PER_NEIGHBOUR = {"global_update_tracking": 4}
 """Vectors of the model's size that a node keeps for each neighbour; 1 for the other methods that share models."""
 
@@ -48,10 +53,12 @@ VECTORS_PER_NEIGHBOUR = {"global_update_tracking": 4}
 @dataclass(frozen=True, slots=True)
 class Demand:
     """traffic_bytes: most that a device may send and receive in a day.  goal: "common", every device is to recognise
-    all classes alike; "own", each those that it sees, as often as it sees them."""
+    all classes alike; "own", each those that it sees, as often as it sees them.  samples_per_day: labelled ones of a
+    device, which decide what methods send that speak when there is news."""
 
     traffic_bytes: float = inf
     goal: str = "common"
+    samples_per_day: float = SAMPLES_PER_DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,8 @@ def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
     refused = next((f"{board}: {why}" for board, profile in boards.items()
                     if (why := _too_much(strategy, card, profile, memory[board], steps[board]))), "")  # fmt: skip
     refused = unfit or unsuited(strategy, card) or refused
+    if n == 1 and name != "isolated":
+        refused = NOBODY
     network = scenario.network
     wanted = {
         "": strategy.period_s,
@@ -195,7 +204,7 @@ def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
         age_s = mean_age_paced(period_s * min(each.every_rounds for each in said), 0.0, 1 - network.loss, transport_s)
     return Estimate(
         name, {**settings, "period_s": period_s}, said if n > 1 else (), period_s, sent * rounds, received * rounds,
-        sent * rounds, any(each.most for each in said), age_s, memory, steps, limited_by, refused,
+        sent * rounds, n > 1 and any(each.most for each in said), age_s, memory, steps, limited_by, refused,
     )  # fmt: skip
 
 

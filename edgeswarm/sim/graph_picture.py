@@ -51,9 +51,9 @@ def save_picture(
     n = len(graph.names)
     if n > MOST:
         raise NoPicture(f"no picture: {n} nodes are more than the {MOST} that one can show")
+    figure = canvas((10.0, 10.6))  # says so where matplotlib is missing
     from matplotlib.collections import LineCollection
 
-    figure = canvas((10.0, 10.6))
     axes = figure.subplots()
     at = positions(graph, kind)
     lines = [(i, j) for i, j in graph.pairs.tolist() if graph.directed or i < j]

@@ -4,12 +4,20 @@ A plan starts from a scenario (`sim.scenario`): how many devices of which boards
 `sim.estimate` says in closed form what each method costs and how often it may run. Methods that fit are played on a
 sample of the data, each with its own period, for the same virtual time. The most accurate is recommended; among those
 that are as good, the one with the fewest bytes.
+
+Methods that train a model tell it every round, so their bytes are those of the second half, by time. Methods that
+learn prototypes speak when there is news, so what they send in a day depends on the samples of that day: for them the
+rows at hand arrive one after another, as far apart as in such a day, but not farther than the silence after which they
+speak all the same (then every row is a matter of its own), and then none for a while. What the second half of the rows
+costs beyond that silence counts by samples, the silence by time, and nothing beyond the bound of the closed formula.
+Where rows are far apart they look for news LOOKS times a row instead of once a period, which saves computing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,12 +27,14 @@ from edgeswarm.errors import ConfigError, EdgeswarmError
 from edgeswarm.maths.graphs import Graph
 from edgeswarm.models.file import Model
 from edgeswarm.sim.data import DataSet
-from edgeswarm.sim.estimate import Demand, Estimate, Place, estimates
+from edgeswarm.sim.estimate import DAY_S, NOBODY, Demand, Estimate, Place, estimates
 from edgeswarm.sim.outcome import Outcome
 from edgeswarm.sim.report import day_bytes, size
 from edgeswarm.sim.run import run
 from edgeswarm.sim.scenario import Scenario, changed
 from edgeswarm.sim.stage import prepare
+from edgeswarm.strategies import STRATEGIES
+from edgeswarm.strategies.base import wants_model
 
 TIE = 0.01
 """Accuracies that differ by less are the same: the error of an examination of 2,000 rows."""
@@ -32,6 +42,8 @@ SAME_BYTES = 1.05
 """Traffic that differs by less is the same."""
 ROUNDS, MOST_ROUNDS = 60, 240
 """Rounds that a simulation gives the method with the longest period, and at most any other."""
+LOOKS = 2
+"""Of a method that speaks when there is news, for every row where these are far apart."""
 NODES, SAMPLE_ROWS = 12, 4_000
 """Devices and rows that it plays with, at most."""
 
@@ -47,7 +59,7 @@ GOALS = tuple(BY_RULE)
 class Played:
     """What the simulation measured; bytes of a device in a day, sent and received, without those of the start.
 
-    notes: what its reader should know.
+    news_bytes: what a sample costs.  quiet_bytes: a day without samples.  notes: what its reader should know.
     """
 
     accuracy_own: float
@@ -57,6 +69,8 @@ class Played:
     rounds: float
     wall_s: float
     notes: tuple[str, ...] = ()
+    news_bytes: float = 0.0
+    quiet_bytes: float = 0.0
 
     def accuracy(self, goal: str) -> float:
         """Of the kind that is asked for."""
@@ -107,14 +121,17 @@ class Plan:
 def play(
     found: tuple[Estimate, ...],
     place: Place,
+    demand: Demand,
     data: DataSet,
     backend: str = "auto",
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, Played], dict[str, str], float]:
-    """Play each method that fits, on SAMPLE_ROWS of `data`. tell: called with a line before each.
+    """Play each method that fits, on SAMPLE_ROWS of `data`.
 
-    Returns: what was measured, why others could not be played, and the virtual time. Raises ConfigError: the model that
-    is given does not fit the samples.
+    demand: how many samples a day has, for the traffic.  tell: called with a line before each.
+
+    Returns: what was measured, why others could not be played, and the virtual time of methods that train. Raises
+    ConfigError: the model that is given does not fit the samples.
     """
     scenario = place.scenario
     fitting = [each for each in found if not each.refused]
@@ -128,21 +145,45 @@ def play(
     few = _few(scenario)
     nodes = few.swarm.nodes
     graph = scenario.graph if nodes == scenario.swarm.nodes else smaller(scenario.graph, place.graph, nodes)
+    few = replace(few, graph=graph)
     for number, each in enumerate(fitting, 1):
-        tell(f"{number} of {len(fitting)}: {each.method}, {duration_s:,.0f} s of virtual time with {nodes} devices")
-        settings = {**each.settings, "period_s": max(each.period_s, duration_s / MOST_ROUNDS)}
-        overrides = {
-            "strategy.name": each.method,
-            **{f"strategy.{key}": value for key, value in settings.items()},
-            "swarm.duration_s": duration_s,
-            "report.every_s": duration_s / 2,  # the first half has the start in it
-        }
+        news = bool(each.told) and not wants_model(STRATEGIES[each.method])
+        time = "the rows one by one" if news else f"{duration_s:,.0f} s of virtual time"
+        tell(f"{number} of {len(fitting)}: {each.method}, {time} with {nodes} devices")
         try:
-            sample = changed(replace(few, graph=graph), overrides)
-            played[each.method] = _played(run(sample, backend=backend, data=data))
+            if news:
+                played[each.method] = _with_news(few, each, demand, data, backend)
+                continue
+            period_s = max(each.period_s, duration_s / MOST_ROUNDS)
+            outcome = run(_set(few, each, period_s, duration_s, duration_s / 2), backend=backend, data=data)
+            played[each.method] = _played(outcome, 1, day_bytes(outcome))  # the first half has the start in it
         except EdgeswarmError as error:
             failed[each.method] = str(error)
     return played, failed, duration_s
+
+
+def _with_news(few: Scenario, each: Estimate, demand: Demand, data: DataSet, backend: str) -> Played:
+    """Of a method that speaks when there is news; see the module. Raises EdgeswarmError."""
+    method = STRATEGIES[each.method](**each.settings)
+    silence_s = getattr(method, "silence_limit_s", method.period_s)  # after so long a one it repeats itself
+    parts = prepare(changed(few, {"strategy.name": each.method}), data, backend).parts
+    rows = np.array([len(part) for part in parts.values()])
+    apart_s = min(DAY_S / demand.samples_per_day, silence_s)
+    half = float(rows.max()) / 2
+    half_s = max(apart_s * half, silence_s / 4)  # no finer, for every examination takes time
+    silence, steady = (ceil(count * silence_s / half_s) for count in (3, 2))  # two are looked at, after a first
+    told = _set(few, each, max(each.period_s, apart_s / LOOKS), (2 + silence) * half_s, half_s)
+    outcome = run(changed(told, {"data.rate_per_s": half / half_s}), backend=backend, data=data)
+    arrived = float(np.clip(rows - half, 0.0, None).mean())
+    return _of_the_day(outcome, each, demand.samples_per_day, arrived, steady)
+
+
+def _set(few: Scenario, each: Estimate, period_s: float, duration_s: float, every_s: float) -> Scenario:
+    """The scenario with that method. Raises ConfigError."""
+    knobs = {f"strategy.{key}": value for key, value in {**each.settings, "period_s": period_s}.items()}
+    return changed(
+        few, {"strategy.name": each.method, **knobs, "swarm.duration_s": duration_s, "report.every_s": every_s}
+    )
 
 
 def model_for(scenario: Scenario, method: str, data: DataSet, backend: str = "auto") -> Model | None:
@@ -178,10 +219,29 @@ def _sample(data: DataSet, seed: int) -> DataSet:
     return replace(data, x=data.x[rows], y=tuple(data.y[row] for row in rows.tolist()))
 
 
-def _played(outcome: Outcome) -> Played:
+def _of_the_day(outcome: Outcome, each: Estimate, samples_per_day: float, arrived: float, steady: int) -> Played:
+    """arrived: rows of a device between the first examination and the second.  steady: examinations that the end of the
+    silence takes."""
+    counts = [
+        sum(outcome.mean(key, at) or 0.0 for key in ("bytes_sent", "bytes_received"))
+        for at in (0, 1, -1 - steady, -1)
+    ]  # fmt: skip
+    times_s = [outcome.at_s[at] for at in (0, 1, -1 - steady, -1)]
+    quiet_per_s = (counts[3] - counts[2]) / (times_s[3] - times_s[2])
+    news_bytes = max(0.0, counts[1] - counts[0] - quiet_per_s * (times_s[1] - times_s[0])) / arrived if arrived else 0.0
+    quiet_bytes = quiet_per_s * DAY_S
+    bound = max(quiet_bytes, each.day_bytes)
+    return _played(outcome, 1, min(bound, quiet_bytes + samples_per_day * news_bytes), news_bytes, quiet_bytes)
+
+
+def _played(
+    outcome: Outcome, at: int, bytes_of_day: float, news_bytes: float = 0.0, quiet: float | None = None
+) -> Played:
+    """at: the examination of which the age of information is."""
     return Played(
-        outcome.accuracy or 0.0, outcome.accuracy_common or 0.0, day_bytes(outcome),
-        outcome.mean("age_s"), outcome.mean("rounds") or 0.0, outcome.wall_s, outcome.notes,
+        outcome.accuracy or 0.0, outcome.accuracy_common or 0.0, bytes_of_day, outcome.mean("age_s", at),
+        outcome.mean("rounds") or 0.0, outcome.wall_s, outcome.notes, news_bytes,
+        bytes_of_day if quiet is None else quiet,
     )  # fmt: skip
 
 
@@ -202,7 +262,7 @@ def plan(
     found = estimates(place, demand)
     if all(each.refused for each in found):
         raise ConfigError(f"no method fits: {found[0].method} does not, because {found[0].refused}")
-    played, failed, duration_s = play(found, place, data, backend, tell) if data is not None else ({}, {}, 0.0)
+    played, failed, duration_s = play(found, place, demand, data, backend, tell) if data is not None else ({}, {}, 0.0)
     if not played:
         return _by_rule(found, demand, failed)
     over = tuple(name for name, each in played.items() if each.day_bytes > demand.traffic_bytes)
@@ -252,6 +312,8 @@ def _reasons(
     alone = played.get("isolated")
     if alone is not None and choice != "isolated":
         said.append(f"a device that learns alone recognises {100 * alone.accuracy(goal):.1f} %")
+    elif any(each.refused == NOBODY for each in found):
+        said.append(NOBODY)
     elif choice == "isolated":
         said.append(
             f"no method is more than {100 * TIE:.0f} point better than learning alone, which costs next to nothing"
@@ -267,8 +329,11 @@ def _reasons(
         said.append(f"its budget of {mine.settings['budget_bytes_per_s']:g} bytes/s is set by traffic, not its period")
     elif mine.limited_by:
         said.append(f"its period of {mine.period_s:g} s is set by {mine.limited_by}")
-    said += [f"{each.method} does not fit: {each.refused}" for each in found if each.refused]
-    return tuple(said)
+    return (*said, *_unfit(found))
+
+
+def _unfit(found: tuple[Estimate, ...]) -> list[str]:
+    return [f"{each.method} does not fit: {each.refused}" for each in found if each.refused and each.refused != NOBODY]
 
 
 def _by_rule(found: tuple[Estimate, ...], demand: Demand, failed: Mapping[str, str]) -> Plan:
@@ -277,6 +342,8 @@ def _by_rule(found: tuple[Estimate, ...], demand: Demand, failed: Mapping[str, s
     order = [name for name in BY_RULE[demand.goal] if name in fits] or list(fits)
     choice, next_best = order[0], order[1] if len(order) > 1 else ""
     said = [f"by rule, nothing was simulated: {choice} is the first that fits of {', '.join(BY_RULE[demand.goal])}"]
-    said += [f"{each.method} does not fit: {each.refused}" for each in found if each.refused]
+    if any(each.refused == NOBODY for each in found):
+        said = [NOBODY]
+    said += _unfit(found)
     said += [f"{name} could not be played: {why}" for name, why in failed.items()]
     return Plan(found, {}, choice, next_best, tuple(said), failed)

@@ -37,6 +37,7 @@ class SwarmTable:
 
     nodes: int = setting(8, "devices; they are called n1, n2, ...", low=1, high=100_000)
     names: tuple[str, ...] = setting((), "names instead, as many as there are devices")
+    absent: tuple[str, ...] = setting((), "names of [graph] names or file that are no devices: places left empty")
     seed: int = setting(0, "of every random choice", low=0, high=2**32 - 1)
     duration_s: float = setting(600.0, "virtual time that passes", unit="s", low=0.1, high=1e9)
 
@@ -91,7 +92,8 @@ class NetworkTable:
     loss: float = setting(0.0, "chance that a copy never arrives", low=0.0, high=1.0)
     duplicate: float = setting(0.0, "chance that a copy arrives twice", low=0.0, high=1.0)
     reorder: bool = setting(False, "copies may overtake one another after all")
-    uplink_bytes_per_s: float = setting(0.0, "of each device; 0: no limit", unit="bytes/s", low=0.0, high=1e12)
+    uplink_bytes_per_s: float = setting(0.0, "of each device; 0: no limit; what waits for it counts as sent",
+                                        unit="bytes/s", low=0.0, high=1e12)  # fmt: skip
     downlink_bytes_per_s: float = setting(0.0, "of each device; 0: no limit", unit="bytes/s", low=0.0, high=1e12)
     will_delay_s: float = setting(5.0, "how long a device is away before the others hear of it", unit="s", low=0.0)
 
@@ -101,6 +103,14 @@ class ReportTable:
     """[report]: how often the devices are examined."""
 
     every_s: float = setting(30.0, "virtual time between two examinations", unit="s", low=0.01, high=1e9)
+    at_s: tuple[float, ...] = setting((), "examine at these times instead, and at the end", unit="s", low=0.0, high=1e9)
+
+    def due_s(self, number: int) -> float:
+        """When examination `number` is due, counted from 1; inf beyond the last of `at_s`."""
+        if not self.at_s:
+            return number * self.every_s
+        times = sorted(set(self.at_s))
+        return times[number - 1] if number <= len(times) else float("inf")
 
 
 @dataclass(frozen=True)
@@ -117,9 +127,11 @@ KINDS = ("partition", "heal", "crash", "revive", "leave", "join", "broker_restar
 class EventTable:
     """[[event]]: something that happens at a given time.
 
-    nodes: names, or patterns such as "n1*".  partition: these no longer hear the others.  crash: as at a power cut;
-    with for_s the device comes back from its last checkpoint.  leave, join: in good order; a device that joins before
-    it ever left is not there from the start.  sleep: for for_s.  heal, broker_restart: concern all.
+    nodes: names, or patterns such as "n1*".  partition: these and the others no longer hear each other; of several at
+    once, nobody hears whom one of them parts it from.  heal: ends all partitions.  crash: as at a power cut; the device
+    comes back from its last checkpoint.  leave: in good order.  sleep: offline.  Absences that overlap add up: a device
+    is back when all are over.  revive, join: back at once, whatever for_s said; a device that joins before it ever left
+    is not there from the start.  heal, broker_restart: concern all.
     """
 
     at_s: float = setting(0.0, "when", unit="s", low=0.0, high=1e9)
@@ -189,7 +201,8 @@ class Scenario:
 
     def topology(self) -> Topology:
         """Who hears whom, of all devices, whether they are there or not. Raises ConfigError, one line."""
-        return topology_of(replace(self.graph, names=self.graph.names or self.names)) or Topology(names=self.names)
+        names = self.graph.names or (*self.names, *self.swarm.absent)
+        return topology_of(replace(self.graph, names=names)) or Topology(names=names)
 
     def method(self) -> Any:
         """The strategy with its knobs, not equipped yet. Raises ConfigError."""
@@ -270,6 +283,9 @@ def _made(
     for dotted, value in overrides.items():
         section, _, key = dotted.rpartition(".")
         origins[dotted] = Origin("command line")
+        if dotted in (*SECTIONS, BOARDS):
+            keys = f"profile={value}" if dotted == BOARDS else f"{next(iter(BY_SECTION[dotted]))}=..."
+            raise ConfigError(f"command line: {dotted!r} is a section: set one of its keys, as {dotted}.{keys}")
         if section not in (*SECTIONS, BOARDS):
             said = f"[{section}]" if section else repr(dotted)
             raise ConfigError(f"command line: there is no {said}{did_you_mean(section or dotted, (*SECTIONS, BOARDS))}")
@@ -400,12 +416,20 @@ def _check(scenario: Scenario, origins: Origins) -> None:
     delay = scenario.network.delay_s
     if len(delay) not in (1, 2) or delay[0] > delay[-1]:
         raise refuse("network.delay_s", "is one time, or the shortest and the longest")
-    if scenario.report.every_s > scenario.swarm.duration_s:
-        raise refuse("report.every_s", f"is longer than the run, {scenario.swarm.duration_s:g} s")
-    foreign = [name for name in scenario.graph.names if name not in scenario.names]
+    if not scenario.report.at_s and scenario.report.every_s > scenario.swarm.duration_s:
+        every_s, duration_s = scenario.report.every_s, scenario.swarm.duration_s
+        raise refuse(
+            "report.every_s", f"= {every_s:g} s is longer than the run: set report.every_s to {duration_s:g} or less, "
+            f"or swarm.duration_s, which is {duration_s:g} s, to {every_s:g} or more",
+        )  # fmt: skip
+    foreign = [name for name in scenario.graph.names if name not in (*scenario.names, *scenario.swarm.absent)]
     if foreign:
         first, last = scenario.names[0], scenario.names[-1]
         raise refuse("graph.names", f"has {foreign[0]!r}, but the devices are {first} to {last}")
+    left_out = [name for name in scenario.names if name not in scenario.graph.names] if scenario.graph.names else []
+    if left_out:  # an agent that is not in its own graph does not start either
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        raise refuse("graph.names", f"lacks {left_out[0]!r}{more}: every device has its place in it, there or not")
     if scenario.swarm.nodes > 1:
         scenario.topology()
     for number, event in enumerate(scenario.events, 1):
@@ -418,6 +442,8 @@ def _check(scenario: Scenario, origins: Origins) -> None:
                 raise ConfigError(f"{place}: it concerns all devices, so leave nodes out")
         elif not event.nodes:
             raise ConfigError(f'{place}: name the devices, as nodes = ["{scenario.names[0]}"]')
+        if event.for_s and event.kind in ("heal", "revive", "join", "broker_restart"):
+            raise ConfigError(f"{place}: for_s means nothing here; leave it out")
         if event.kind == "sleep" and not event.for_s:
             raise ConfigError(f"{place}: say for how long, as for_s = 60")
         if event.at_s >= scenario.swarm.duration_s:

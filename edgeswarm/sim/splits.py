@@ -218,6 +218,16 @@ def classes_per_agent(
     return [rng.permutation(np.concatenate(pieces)) for pieces in parts]
 
 
+def held_by_nobody(labels: NDArray[Any], parts: Sequence[Rows], classes: Sequence[str]) -> tuple[str, ...]:
+    """A note where no part has a row of some class. labels: (n,) places in `classes`."""
+    held = set(labels[np.concatenate([np.zeros(0, np.int64), *parts])].tolist())
+    found = [name for place, name in enumerate(classes) if place not in held]
+    if not found:
+        return ()
+    named = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    return (f"no device has rows of {len(found)} of the {len(classes)} classes ({named}): these nobody can learn",)
+
+
 def _portion(total: int, pieces: int, place: int) -> int:
     """Size of the piece at `place` when `total` is cut into nearly equal ones, the larger first."""
     return total // pieces + (place < total % pieces)

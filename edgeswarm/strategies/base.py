@@ -202,6 +202,15 @@ class Strategy(Protocol[S]):
         ...
 
 
+def labels_of(strategy: Any) -> tuple[str, ...]:
+    """The class names that an equipped method can learn: its model's, else its public set's; () for one that learns
+    whatever name comes."""
+    card, public = getattr(strategy, "card", None), getattr(strategy, "public", None)
+    if card is not None:
+        return tuple(card.labels)
+    return tuple(public.classes) if public is not None else ()
+
+
 T = TypeVar("T")
 
 

@@ -6,6 +6,7 @@ before. Words of one whom it does not hear by the graph, or that do not fit the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -194,11 +195,12 @@ class Exchange(ModelKnobs):
         return z, self.noted(state, copies, at)
 
     def noted(self, state: State, copies: Mapping[str, Copy], at: float) -> list[Action]:
-        """How old what was used is, in rounds, by peer and the oldest; and how many were heard, of how many."""
+        """How old what was used is, in rounds, by peer and the oldest (NaN where nobody is heard); and how many were
+        heard, of how many."""
         ages = {peer: round((copy.age_s + at - copy.at) / self.period_s, 3) for peer, copy in copies.items()}
         return [
             *(Note("staleness_rounds", age, peer) for peer, age in ages.items()),
-            Note("staleness_rounds", max(ages.values(), default=0.0)),
+            Note("staleness_rounds", max(ages.values(), default=math.nan)),
             Note("neighbours_heard", float(len(copies))),
             Note("neighbours", float(len(self.neighbours(state)))),
         ]

@@ -11,6 +11,7 @@ import pytest
 from agent_process import Stranger, csv_file, lessons, wait_for
 from click.testing import CliRunner
 
+from edgeswarm.agent.ledger import Ledger
 from edgeswarm.cli import group
 from edgeswarm.cli.learnt import load
 from edgeswarm.models.file import write
@@ -79,6 +80,8 @@ def test_a_model_trains_is_killed_and_goes_on_where_it_was(broker, node, site, m
     said = a.wait(lambda s: s["notes"].get("unknown_labels") and s["notes"])
     assert said["unknown_labels"] == 1 and said["dropped_wrong_dimension"] == 1 and said["loss"] < 1.0
     assert f"{backend}: " in a.log and "firmware profile" in a.log
+    assert a.wait(lambda s: s["unknown_label"]) == "elephant"
+    assert "1 samples left out so far: the method does not know their labels, such as 'elephant'; it knows '0'" in a.log
 
     sensor.say(f"{site}/data", {"features": x[1].tolist(), "id": "q"})
     wait_for(lambda: sensor.payloads(f"{site}/out"))
@@ -88,7 +91,9 @@ def test_a_model_trains_is_killed_and_goes_on_where_it_was(broker, node, site, m
     wait_for(lambda: a.saved().get("strategy", {}).get("moments", {}).get("step", 0) > 100, say=lambda: a.log)
     a.kill()
     kept = a.saved()["strategy"]
+    assert [entry.decision.reason for entry in Ledger(a.state).read(kind="sample")][-1] == "unknown_label"
     again = a.start()
+    assert again.wait(lambda s: s["notes"].get("unknown_labels")) == 1, "of the first run, at once"
     again.wait(lambda s: s["notes"].get("steps", 0) > kept["moments"]["step"])
     assert again.end() == 0
     later = again.saved()["strategy"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,16 @@ import numpy as np
 import pytest
 from cli_world import need_mosquitto
 
-from edgeswarm.agent.settings import Config, GraphConfig, ModelConfig, PublicConfig, StrategyConfig
-from edgeswarm.cli.checks import FAIL, OK, SKIP, sharing
+from edgeswarm.agent.settings import (
+    Config,
+    GraphConfig,
+    ModelConfig,
+    PublicConfig,
+    SourceConfig,
+    StateConfig,
+    StrategyConfig,
+)
+from edgeswarm.cli.checks import FAIL, OK, SKIP, WARN, sharing
 from edgeswarm.cli.checks.broker import check_all
 from edgeswarm.demo.broker import start_broker
 from edgeswarm.models.content import seal
@@ -73,6 +82,37 @@ def test_the_method_and_its_files(tmp_path: Path) -> None:
     write(seal(replace(whole.card, losses={}), {"forward": whole.graphs["forward"]}, whole.initial), path)
     found = sharing.method(settings)
     assert found.status == FAIL and found.text.startswith("d_psgd: the model tiny has no labels or no loss")
+
+
+def test_labels_that_the_model_does_not_know(tmp_path: Path) -> None:
+    write(tiny((2,), ("0", "1")), tmp_path / "model.esm")
+    data = tmp_path / "d.csv"
+    settings = configured(
+        model=ModelConfig(str(tmp_path / "model.esm")),
+        source=SourceConfig("csv", str(data)),
+        state=StateConfig(str(tmp_path / "state")),
+    )
+    for labels, status in (("01", OK), ("0q", WARN), ("pq", FAIL)):
+        data.write_text("a,b,label\n" + "".join(f"1,2,{label}\n" for label in labels))
+        (found,) = sharing.labels(settings)
+        assert found.status == status, found
+    assert "labels of 2 of the first 2 samples: 'p', for one; it knows '0', '1'" in found.text
+    assert "model" in found.todo and found.facts == {"looked_at": 2, "unknown": 2, "labels": ["p", "q"]}
+    assert sharing.labels(configured(strategy=StrategyConfig()))[0].status == SKIP
+
+
+def test_what_a_run_has_left_out_is_found_where_samples_come_over_mqtt(tmp_path: Path) -> None:
+    write(tiny((2,), ("0", "1")), tmp_path / "model.esm")
+    settings = configured(
+        model=ModelConfig(str(tmp_path / "model.esm")), source=SourceConfig("mqtt"), state=StateConfig(str(tmp_path))
+    )
+    assert sharing.labels(settings) == []
+    status = {"notes": {"unknown_labels": 324.0, "too_large_rows": 1.0}, "unknown_label": "q0"}
+    (tmp_path / "status.json").write_text(json.dumps(status))
+    first, second = sharing.labels(settings)
+    assert first.status == second.status == WARN
+    assert first.text == "324 samples: the method does not know their labels ('q0', for one)"
+    assert first.todo.startswith("correct the labels") and second.text.startswith("1 sample: they hold numbers beyond")
 
 
 def test_which_topics_a_method_uses() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cli_world import Run, nodes
 from edgeswarm.cli.graph import link_quality
 from edgeswarm.cli.visitor import Seen
 from edgeswarm.demo.broker import RunningBroker
+from edgeswarm.maths.age import AgeMeter
 from edgeswarm.models.file import write
 from edgeswarm.models.perceptron import perceptron
 
@@ -95,7 +97,9 @@ def test_parts_are_said_in_red(run: Run, run_json: Callable[..., Any]) -> None:
     result = run("graph", "--edges", "islands.txt")
     assert "2 that never hear of one another" in result.stdout and "learns in each part alone" in result.stdout
     data = run_json("graph", "--edges", "islands.txt")
-    assert data["parts"] == 2 and data["gap"] == 0 and data["diameter"] is None and data["rounds_to_mix"] is None
+    assert data["parts"] == 2
+    lacking = ("gap", "second", "smallest", "diameter", "rounds_to_mix", "largest_mu", "chosen_mu", "useful_heads")
+    assert all(data[key] is None for key in lacking)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +108,9 @@ def test_parts_are_said_in_red(run: Run, run_json: Callable[..., Any]) -> None:
         ((), "which graph? Give one of"),
         (("ring", "--edges", "x"), "which graph? Give one of"),
         (("edges",), "give --edges FILE"),
+        (("--edges", "x", "--names", "a,b"), "--names goes with a KIND alone"),
+        (("--edges", "x", "--nodes", "4"), "--nodes goes with a KIND alone"),
+        (("--config", "x", "--names", "a,b"), "--names goes with a KIND alone"),
         (("star",), "'star' is not one of"),
         (("regular", "--nodes", "5", "--degree", "3"), "--degree: no graph of 5 nodes"),
         (("regular", "--nodes", "4", "--degree", "4"), "at most 3"),
@@ -163,12 +170,35 @@ def seen(node: str, state: str = "ready", **links: dict[str, float]) -> Seen:
 
 def test_quality_is_how_young_what_comes_is() -> None:
     found = link_quality([
-        seen("a", b={"age_s": 9.0, "age_mean_s": 4.0, "updates": 30.0}, c={"age_s": 10.0, "updates": 1.0}),
+        seen(
+            "a",
+            b={"age_s": 9.0, "age_recent_s": 4.0, "age_mean_s": 70.0, "updates": 30.0},
+            c={"age_s": 10.0, "age_recent_s": 3.0, "updates": 7.0},
+        ),
         seen("b", a={"age_s": float("inf")}, d={"age_s": 1.0}),
         seen("c"),
         seen("d", "lost"),
     ])  # fmt: skip
     assert found == {("a", "b"): 0.25, ("a", "c"): 0.1}  # nothing came from a to b, and d is not up
+
+
+def test_an_outage_that_is_over_does_not_count_for_ever() -> None:
+    """a finds what d said an hour ago at the broker; d comes back and says something every second."""
+    meter = AgeMeter()
+    meter.update(100.0, 3600.0)
+    for at in range(175, 185):
+        meter.update(float(at), 0.0)
+
+    def quality(now: float) -> float:
+        link = {"age_s": meter.current(now), "age_recent_s": meter.recent(now), "updates": float(meter.updates)}
+        return link_quality([seen("a", d=link), seen("d")])["a", "d"]
+
+    assert quality(185.0) == pytest.approx(2.0) and meter.mean(185.0) > 3000
+    meter.update(1000.0, 0.0)  # away again, for a quarter of an hour
+    assert quality(1000.0) < 0.01
+    for at in range(1001, 1034):
+        meter.update(float(at), 0.0)
+    assert quality(1033.0) == pytest.approx(2.0)
 
 
 @pytest.mark.broker
@@ -180,7 +210,7 @@ def test_the_best_links_of_a_site(run: Run, run_json: Callable[..., Any], broker
         return {
             "notes": {},
             "links": {
-                f"node-{other}": {"age_s": age, "age_mean_s": age, "updates": 9.0} for other, age in ages.items()
+                f"node-{other}": {"age_s": age, "age_recent_s": age, "updates": 9.0} for other, age in ages.items()
             },
         }
 
@@ -210,3 +240,11 @@ def test_one_node_alone_has_nobody_to_hear(run: Run) -> None:
     assert run("graph", "ring", "--nodes", "1").stdout.splitlines() == [
         "ring: 1 node, 0 links", "Nobody to hear: it learns alone. A graph takes two nodes or more.",
     ]  # fmt: skip
+
+
+def test_without_matplotlib_a_picture_ends_with_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {*(name for name in sys.modules if name.partition(".")[0] == "matplotlib"), "matplotlib"}:
+        monkeypatch.setitem(sys.modules, name, None)
+    result = run("graph", "ring", "--nodes", "4", "--picture", "x.png", "--write", "ring.edges", code=1)
+    assert "no picture: it needs matplotlib" in result.stderr and "bug" not in result.stderr
+    assert Path("ring.edges").exists() and not Path("x.png").exists()

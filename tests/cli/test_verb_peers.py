@@ -143,3 +143,12 @@ def test_a_method_with_one_model_has_no_accuracy_alone(capsys: pytest.CaptureFix
     print_nodes([one, two], with_site=False)
     head, a, b = click.unstyle(capsys.readouterr().out).splitlines()
     assert "alone" in head and a.count("90.0 %") == 1 and "70.0 %" in b
+
+
+def test_who_hears_nobody_is_not_behind_by_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    some = Seen("hall", "a", "ready", 1, {"rounds": 3.0, "neighbours_heard": 1.0, "staleness_rounds": 0.0})
+    nobody = Seen("hall", "b", "ready", 1, {"rounds": 3.0, "neighbours_heard": 0.0, "staleness_rounds": 1.5})
+    print_nodes([some, nobody], with_site=False)
+    head, a, b = click.unstyle(capsys.readouterr().out).splitlines()
+    place = head.index("behind") + len("behind") - 1
+    assert (a[place], b[place]) == ("0", "-"), "its presence, an older word, may still tell of an age"

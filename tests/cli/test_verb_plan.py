@@ -11,8 +11,8 @@ from cli_world import Run
 from edgeswarm.cli.plan import UNNAMED
 
 FIELDS = {
-    "nodes", "features", "classes", "model", "graph", "boards", "traffic_per_day_mb", "goal", "days_of_data", "choice",
-    "next_best", "reasons", "duration_s", "methods", "config", "model_file",
+    "nodes", "features", "classes", "model", "graph", "boards", "traffic_per_day_mb", "goal", "samples_per_day",
+    "days_of_data", "choice", "next_best", "reasons", "duration_s", "methods", "config", "model_file",
 }  # fmt: skip
 OF_A_METHOD = {
     "settings", "told", "period_s", "sent_bytes", "received_bytes", "link_bytes", "most", "age_s", "memory_bytes",
@@ -69,8 +69,10 @@ def test_on_samples_of_ones_own(run: Run, run_json: Callable[..., Any], monkeypa
     played = {name: method["played"] for name, method in data["methods"].items() if method["played"]}
     assert set(played) == set(data["methods"]), {name: each["failed"] for name, each in data["methods"].items()}
     assert data["choice"] in played and played["isolated"]["accuracy_own"] > 0.4
+    assert data["samples_per_day"] == 30.0
     text = run(*words, "-q").stdout
     assert text.startswith("take ") and "a day" in text and "virtual time on a sample" in text
+    assert "a day with 1,000 samples of each device (assumed: --samples-per-day says otherwise)" in text
 
 
 @pytest.mark.parametrize(
@@ -187,3 +189,18 @@ def test_what_is_set_for_one_method_rules_out_others_that_cannot_bear_it(run_jso
     assert data["choice"] == "d_psgd" and tracking["refused"].startswith("mu is below 0.333 on this graph")
     data = run_json(*words, "strategy.name=global_update_tracking", "--set", "strategy.ask=true")
     assert data["choice"] == "global_update_tracking" and "ask" in data["methods"]["gatta"]["refused"]
+
+
+def test_one_device_learns_alone(run: Run, run_json: Callable[..., Any]) -> None:
+    words = ("plan", "--features", "3", "--classes", "2", "--nodes", "1")
+    data = run_json(*words)
+    assert data["choice"] == "isolated" and data["reasons"] == ["one device has nobody to share with"]
+    refused = {name: each["refused"] for name, each in data["methods"].items()}
+    assert not refused.pop("isolated") and set(refused.values()) == {"one device has nobody to share with"}
+    assert not any(each["most"] for each in data["methods"].values()) and "<" not in run(*words).stdout.split("\n\n")[1]
+
+
+def test_the_rate_of_the_config_is_the_day(run_json: Callable[..., Any]) -> None:
+    words = ("plan", "--features", "3", "--classes", "2", "--set", "data.rate_per_s=0.5")
+    assert run_json(*words)["samples_per_day"] == 43_200.0
+    assert run_json(*words, "--samples-per-day", "20")["samples_per_day"] == 20.0

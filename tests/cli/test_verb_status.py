@@ -35,7 +35,8 @@ def report(**changes: Any) -> dict[str, Any]:
             "node-3": link(99.0, 50.0, 0.0, 10.0, 4.0, 1.0),
             "node-2": link(0.4, 1.1, 0.85, 61.0, 210.0, 0.0),
         },
-        "epoch": 7, "version": "0.1.0", "stopped": False, "disk_fault": "", "report_every_s": 30.0,
+        "epoch": 7, "version": "0.1.0", "stopped": False, "disk_fault": "", "unknown_label": "",
+        "report_every_s": 30.0,
     } | changes  # fmt: skip
 
 
@@ -180,3 +181,16 @@ def test_a_method_with_one_model_has_no_accuracy_alone(capsys: pytest.CaptureFix
     assert "learnt    1 sample, 1 round of training (1 step)" in text
     status.print_status(status.judged(report(notes={**notes, "prototypes": 4.0}), time.time()))
     assert "90.0 % with the swarm, 90.0 % alone" in click.unstyle(capsys.readouterr().out)
+
+
+def test_samples_that_were_not_learnt_are_said(run: Run, folder: Path, write: Callable[..., None]) -> None:
+    write(notes={"samples": 0.0, "unknown_labels": 324.0, "too_large_rows": 1.0, "left_out": 7.0}, unknown_label="q0")
+    lines = run("status", "--state", str(folder)).stdout.splitlines()
+    said = [line for line in lines if line.startswith("left out")]
+    assert said[0].startswith("left out  324 samples: the method does not know their labels ('q0', for one); correct")
+    assert said[1].startswith("left out  1 sample: they hold numbers beyond a million; correct the sensor")
+    assert any(line.startswith("dropped") and "left_out 7" in line for line in lines)
+    write(notes={"samples": 9.0, "unknown_labels": 2.0})  # written by an earlier version, or after a restart
+    assert "2 samples: the method does not know their labels; correct" in run("status", "--state", str(folder)).stdout
+    write()
+    assert "left out" not in run("status", "--state", str(folder)).stdout

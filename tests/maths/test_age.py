@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from edgeswarm.agent.snapshot import pack, unpack
 from edgeswarm.maths.age import (
+    RECENT_UPDATES,
     AgeMeter,
     link_rate,
     mean_age_fifo,
@@ -168,6 +170,35 @@ def test_a_sawtooth_by_hand():
     assert meter.mean_peak() == 5.0 and meter.updates == 2
 
 
+def test_the_recent_mean_by_hand():
+    """What lay at the broker is 100 s old; from then on news every 2 s, or every 4 s, fresh each time."""
+    meter = AgeMeter()
+    assert meter.recent(1.0) == math.inf
+    meter.update(0.0, 100.0)
+    assert meter.recent(5.0) == 105.0
+    meter.update(10.0, 0.0)
+    assert meter.recent(10.0) == 0.0 and meter.recent(14.0) == 2.0, "the first stretch does not count"
+    for at in range(12, 12 + 2 * 40, 2):
+        meter.update(float(at), 0.0)
+    assert meter.recent(90.0) == 1.0 and len(meter.teeth) == RECENT_UPDATES
+    assert meter.recent(190.0) == pytest.approx((64 * 1 + 100 * 50) / 164), "a link that is silent grows old"
+    for at in range(94, 94 + 4 * RECENT_UPDATES, 4):
+        meter.update(float(at), 0.0)
+    assert meter.recent(meter.last_at) == 2.0 and meter.mean(meter.last_at) > 5
+
+
+@pytest.mark.parametrize("passed", [1.0, 0.3])
+def test_the_recent_mean_of_a_steady_link_is_its_mean(passed):
+    rng = np.random.default_rng(2)
+    found = []
+    meter = AgeMeter()
+    for at in np.arange(1.0, 60_001.0)[rng.random(60_000) < passed].tolist():
+        meter.update(at, 0.0)
+        found.append(meter.recent(at))
+    found = found[RECENT_UPDATES + 1 :]
+    assert np.mean(found) == pytest.approx(mean_age_paced(1.0, 0.0, passed), rel=0.05)
+
+
 def test_old_news_changes_nothing():
     meter = AgeMeter()
     meter.update(0.0, 0.0)
@@ -182,7 +213,9 @@ def test_copies_and_checkpoints():
     for at in (1.0, 2.5, 7.0):
         meter.update(at, 0.25)
     copy = dataclasses.replace(meter)
-    assert copy == meter == AgeMeter.load(meter.dump()) and all(map(math.isfinite, meter.dump().values()))
+    dumped = meter.dump()
+    assert copy == meter == AgeMeter.load(dumped) == AgeMeter.load(unpack(pack(dumped)))
+    assert all(map(math.isfinite, [*dumped.pop("teeth")[0], *dumped.values()]))
     copy.update(9.0, 0.0)
     assert copy != meter
     with pytest.raises(ValueError, match="not an age meter"):

@@ -284,3 +284,51 @@ def test_more_named_devices_than_are_played(monkeypatch: pytest.MonkeyPatch) -> 
     bare = plans.model_for(where.scenario, "d_psgd", DATA, "reference")
     assert with_heads is not None and bare is not None and (with_heads.card.heads, bare.card.heads) == (3, 0)
     assert plans.model_for(where.scenario, "prototype_gossip", DATA) is None
+
+
+# ---- what a day's samples cost --------------------------------------------------------------------------------------
+
+
+def test_the_traffic_is_that_of_the_days_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten samples a day cost hardly more than silence, a hundred thousand no more than the formula's bound."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(estimate, "CANDIDATES", ("prototype_gossip", "d_psgd"))
+    monkeypatch.setattr(plans, "ROUNDS", 30)
+    found = {rate: plan(place(), Demand(1e8, "common", rate), DATA) for rate in (10, 1000, 100_000)}
+    gossip = {rate: made.played["prototype_gossip"] for rate, made in found.items()}
+    few, some, many = (gossip[rate].day_bytes for rate in gossip)
+    each, fast = gossip[10], gossip[100_000]
+    assert each.news_bytes > 0 and each.quiet_bytes > 0, "a message from time to time, even so"
+    assert few == pytest.approx(each.quiet_bytes + 10 * each.news_bytes)
+    assert some == pytest.approx(gossip[1000].quiet_bytes + 1000 * gossip[1000].news_bytes)
+    assert fast.news_bytes < each.news_bytes, "a message then tells of many samples"
+    assert few < some < many <= found[10].estimate("prototype_gossip").day_bytes
+    models = {made.played["d_psgd"].day_bytes for made in found.values()}
+    assert len(models) == 1, "tells its model every round, whatever comes"
+    assert models.pop() == pytest.approx(found[10].estimate("d_psgd").day_bytes, rel=0.05)
+
+
+def test_news_and_silence_are_told_apart() -> None:
+    """2,000 bytes in the first 100 s, 700 in the next with 10 rows, then 200 in each 100 s."""
+    counts = [2000.0, 2700.0, 3500.0, 3700.0, 3900.0]
+    outcome = made_up([100.0, 200.0, 300.0, 400.0, 500.0], counts)
+    each = replace(of("prototype_gossip", place()), sent_bytes=1e6, received_bytes=0.0)
+    quiet = 2 * DAY_S
+    for per_day, day_bytes in ((0.0, quiet), (100.0, quiet + 100 * 50.0), (1e9, 1e6)):
+        found = plans._of_the_day(outcome, each, per_day, 10.0, 2)
+        assert (found.quiet_bytes, found.news_bytes, found.day_bytes) == (quiet, 50.0, day_bytes)
+
+
+def made_up(at_s: list[float], sent: list[float]) -> Any:
+    """An outcome of one device that sent so much by then."""
+
+    class MadeUp:
+        accuracy = accuracy_common = 0.5
+        wall_s, notes = 1.0, ()
+
+        def mean(self, key: str, at: int = -1) -> float:
+            return sent[at] if key == "bytes_sent" else 0.0
+
+    found: Any = MadeUp()
+    found.at_s = at_s
+    return found

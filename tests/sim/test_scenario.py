@@ -44,7 +44,14 @@ WRONG = {
     '[boards]\nprofile = "pi4"': "/swarm.toml:2: [boards] profile cannot be 'pi4'; did you mean 'pi-4'?",
     '[boards]\nprofile = "pi-4"\npi-5 = 1': "/swarm.toml:2: [boards] profile is for all devices: leave the shares out",
     "[network]\ndelay_s = [2.0, 1.0]": "/swarm.toml:2: [network] delay_s is one time, or the shortest and the longest",
-    "[report]\nevery_s = 601.0": "/swarm.toml:2: [report] every_s is longer than the run, 600 s",
+    "[report]\nevery_s = 601.0": "/swarm.toml:2: [report] every_s = 601 s is longer than the run: set "
+    "report.every_s to 600 or less, or swarm.duration_s, which is 600 s, to 601 or more",
+    '[swarm]\nnodes = 3\n[graph]\nnames = ["n1"]': (
+        "/swarm.toml:4: [graph] names lacks 'n2' and 1 more: every device has its place in it, there or not"
+    ),
+    '[strategy]\nname = "gut"': (
+        f"/swarm.toml:2: [strategy] name cannot be 'gut'; one of {', '.join(sorted(STRATEGIES))}"
+    ),
     "[event]\nat_s = 3": "/swarm.toml:1: events are written [[event]], with two brackets",
     '[[event]]\nat_s = 3\nkind = "heall"': (
         "/swarm.toml: [[event]] number 1: kind cannot be 'heall'; did you mean 'heal'?"
@@ -94,6 +101,8 @@ def test_values_of_the_command_line_win_and_are_read_as_numbers(tmp_path: Path) 
         ("data.alhpa", "did you mean 'alpha'"),
         ("swarms.nodes", "did you mean 'swarm'"),
         ("event", "there is no .event."),
+        ("swarm", "'swarm' is a section: set one of its keys, as swarm.nodes=..."),
+        ("boards", "'boards' is a section: set one of its keys, as boards.profile="),
     ):
         with pytest.raises(ConfigError, match=said):
             load(path, {key: "1"})

@@ -169,3 +169,15 @@ def test_one_line_says_what_is_wrong(call: Callable[[], object], says: str) -> N
     with pytest.raises(ValueError, match=says) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_classes_that_nobody_holds_are_named() -> None:
+    labels = np.arange(120) % 6
+    classes = tuple("abcdef")
+    parts = splits.classes_per_agent(labels, 2, 0, 2)
+    held = {classes[label] for part in parts for label in labels[part].tolist()}
+    lacking = ", ".join(name for name in classes if name not in held)
+    (note,) = splits.held_by_nobody(labels, parts, classes)
+    assert note == f"no device has rows of {6 - len(held)} of the 6 classes ({lacking}): these nobody can learn"
+    assert splits.held_by_nobody(labels, splits.iid(labels, 2, 0), classes) == ()
+    assert "6 of the 6 classes (a, b, c, d, e, ...)" in splits.held_by_nobody(labels, [], classes)[0]

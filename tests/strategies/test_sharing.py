@@ -32,6 +32,7 @@ from edgeswarm.strategies.base import (
 from edgeswarm.strategies.exchange import GONE_LIMIT
 from edgeswarm.strategies.refusals import STRANGERS_LIMIT
 from edgeswarm.strategies.sharing import Sharing
+from edgeswarm.wire.status import decode_report, encode_report
 from tests.tiny_model import tiny
 
 SCHEMA = 7
@@ -84,6 +85,15 @@ def test_a_round_averages_with_what_was_heard_and_says_how_old_it_was() -> None:
     values = {(each.name, each.peer): each.value for each in notes if isinstance(each, Note)}
     assert values[("staleness_rounds", "bob")] == 1.5 == values[("staleness_rounds", "")]
     assert values[("neighbours_heard", "")] == 1 and values[("neighbours", "")] == 2
+
+
+def test_of_nobody_that_is_heard_no_age_is_said() -> None:
+    ann = Node("ann")
+    _, notes = ann.strategy.mixed(ann.state, "all", ann.state.params, 3.0)
+    values = {(each.name, each.peer): each.value for each in notes if isinstance(each, Note)}
+    assert np.isnan(values[("staleness_rounds", "")]) and values[("neighbours_heard", "")] == 0
+    report = {"notes": {name: value for (name, _), value in values.items()}}
+    assert "staleness_rounds" not in decode_report(encode_report(report))["notes"], "no number for it"
 
 
 def test_the_newest_wins_and_an_old_copy_is_forgotten() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeswarm.cli.checks import FAIL, OK, SKIP, Finding
-from edgeswarm.errors import ConfigError, ModelError
+from edgeswarm.cli.checks import FAIL, OK, SKIP, WARN, Finding
+from edgeswarm.errors import ConfigError, DataError, ModelError, StateError
 
 if TYPE_CHECKING:
     from edgeswarm.agent.config import Config
+
+FIRST_ROWS = 500
+"""Of a file of samples, whose labels are compared with what the method knows."""
 
 
 def graph(config: Config) -> Finding:
@@ -66,6 +71,61 @@ def method(config: Config) -> Finding:
     except ValueError as error:
         return Finding("method", FAIL, f"{strategy.name}: {error}", "correct [strategy], or the files it works with")
     return Finding("method", OK, f"{strategy.name} can work with what it is given")
+
+
+def labels(config: Config) -> list[Finding]:
+    """Whether the method knows the labels of this node's samples: the first of a file, and those of the agent's run."""
+    from edgeswarm.agent.config import build_strategy
+    from edgeswarm.models.file import read
+    from edgeswarm.models.public import read as read_public
+    from edgeswarm.strategies.base import labels_of, wants_model, wants_public
+
+    strategy = build_strategy(config.strategy)
+    if not (wants_model(strategy) or wants_public(strategy)):
+        return [Finding("labels", SKIP, f"{strategy.name} learns whatever label comes")]
+    try:
+        if wants_model(strategy):
+            known = tuple(read(Path(config.model.path)).card.labels)
+        else:
+            known = labels_of(replace(strategy, public=read_public(Path(config.public.path))))
+    except ModelError:
+        return [Finding("labels", SKIP, "not compared: the model or the public set is not usable")]
+    return [*_of_file(config, known), *_of_run(config)]
+
+
+def _of_file(config: Config, known: tuple[str, ...]) -> list[Finding]:
+    """What the first samples of a file are called."""
+    from edgeswarm.agent.sources import FileSource, Pace, open_source
+
+    if config.source.kind == "mqtt":
+        return []
+    try:
+        source = open_source(config.source, config.task, seed=config.seed, pace=Pace(0.0), most=1 << 30)
+        assert isinstance(source, FileSource)
+        found = [row.label for row in islice(source.rows(), FIRST_ROWS) if row is not None and row.label is not None]
+    except DataError as error:
+        return [Finding("labels", SKIP, f"not compared: {error}")]
+    alien = [label for label in found if label not in known]
+    facts = {"looked_at": len(found), "unknown": len(alien), "labels": sorted(set(alien))[:20]}
+    if not alien:
+        return [Finding("labels", OK, f"the method knows those of the first {len(found):,} samples", "", facts)]
+    few = ", ".join(map(repr, known[:5])) + (", ..." if len(known) > 5 else "")
+    text = f"the method does not know the labels of {len(alien):,} of the first {len(found):,} samples: {alien[0]!r}, "
+    text += f"for one; it knows {few}"
+    todo = "correct the labels, or give every node a model or public set that has them; until then these are left out"
+    return [Finding("labels", FAIL if len(alien) == len(found) else WARN, text, todo, facts)]
+
+
+def _of_run(config: Config) -> list[Finding]:
+    """What the agent's own status says it has left out."""
+    from edgeswarm.cli.status import judged, left_out, read_status
+
+    try:
+        status = judged(read_status(Path(config.state.folder)), 0.0)
+    except StateError:
+        return []
+    said = left_out(status["notes"], status["unknown_label"])
+    return [Finding("left-out", WARN, text, todo) for text, _, todo in (each.partition("; ") for each in said)]
 
 
 def channels(config: Config) -> tuple[str, ...]:
