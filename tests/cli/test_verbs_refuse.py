@@ -78,13 +78,16 @@ def test_a_comparison_reads_the_samples_before_it_plays_anything(run: Run, data:
     assert len(lines) == 1 and says in lines[0] and not Path("kept").exists(), lines
 
 
-def test_a_comparison_that_was_played_is_shown_without_its_samples(run: Run) -> None:
+def test_a_comparison_that_was_played_is_kept_and_belongs_to_its_samples(run: Run) -> None:
     words = ("compare", "--nodes", "3", "--time", "12", "--methods", "isolated", "--data", "some.csv", "--jobs", "1",
              "--backend", "reference", "--folder", "kept", "-q")  # fmt: skip
     rows = [f"{at % 2}.{at},{at},k{at % 2}" for at in range(40)]
     Path("some.csv").write_text("\n".join(["a,b,label", *rows]) + "\n")
     said = run(*words).stdout
-    Path("some.csv").unlink()
+    assert run(*words).stdout == said
+    Path("some.csv").rename("other.csv")
+    assert "some.csv" in run(*words, code=2).stderr
+    Path("other.csv").rename("some.csv")
     assert run(*words).stdout == said
 
 
