@@ -110,31 +110,35 @@ class Learner:
         else:
             labels = tuple(str(sample.label) for sample in item)
             x, _ = await self._drive(self._preparation.rows(np.stack([sample.x for sample in item])))
-            before = dict(self._agent.notes)
+            before = self._left_out()
             began = time.perf_counter()
             _, waited_s = await self._drive(self._agent.steps(Batch(asyncio.get_running_loop().time(), x, labels)))
             each_s = (time.perf_counter() - began - waited_s) / len(item)
             self._sample_s = max(1e-6, 0.7 * self._sample_s + 0.3 * each_s)
             self._counters["batches"] += 1
-            self._look_for_left_out(labels, before)
+            if (after := self._left_out()) != before:
+                self._tell_left_out(labels, before, after)
 
-    def _look_for_left_out(self, labels: tuple[str, ...], before: Mapping[str, float]) -> None:
-        """Samples that the method has just counted as not fit to be learnt: said at first, and when they are twice as
-        many, since a node that learns nothing for its labels' sake looks well otherwise. before: notes, before them."""
-        known, now = labels_of(self._agent.strategy), asyncio.get_running_loop().time()
+    def _left_out(self) -> dict[str, int]:
+        """By name of LEFT_OUT, how many samples the method has counted as not fit to be learnt."""
+        return {name: int(self._agent.notes.get(name, 0)) for name in LEFT_OUT}
+
+    def _tell_left_out(self, labels: tuple[str, ...], before: Mapping[str, int], counts: Mapping[str, int]) -> None:
+        """Said at first, and when they are twice as many, since a node that learns nothing for its labels' sake looks
+        well otherwise. labels: of the samples that made `before` become `counts`."""
+        known, at = labels_of(self._agent.strategy), asyncio.get_running_loop().time()
         alien = next((label for label in labels if known and label not in known), "")
         self._trouble.unknown_label = alien or self._trouble.unknown_label
-        counts = {name: int(self._agent.notes.get(name, 0)) for name in LEFT_OUT}
         for name, count in counts.items():
-            if count == before.get(name, 0) or count < 2 * self._said[name]:
+            if count == before[name] or count < 2 * self._said[name]:
                 continue
             self._said[name] = count
             if name == "unknown_labels":
                 self._trouble.unknown(count, alien, known)
-                self._ledger.record(Decision(now, "sample", "dropped", "unknown_label", {"samples": float(count)}))
+                self._ledger.record(Decision(at, "sample", "dropped", "unknown_label", {"samples": float(count)}))
             else:
                 self._trouble.too_large(count)
-                self._ledger.record(Decision(now, "sample", "dropped", "too_large", {"samples": float(count)}))
+                self._ledger.record(Decision(at, "sample", "dropped", "too_large", {"samples": float(count)}))
 
     async def _drive(self, steps: Generator[Request, Any, T]) -> tuple[T, float]:
         """What the steps return; each sum they ask for runs in the worker thread. Seconds spent waiting for it."""

@@ -5,12 +5,12 @@ Colours are those of Okabe and Ito (2008), which people with any of the common c
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.errors import EdgeswarmError
+from edgeswarm.sim.whole_file import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,16 +43,11 @@ def saved(figure: Figure, path: Path) -> Path:
 
     Raises NoPicture when it cannot be written.
     """
-    fresh = path.with_name(f"{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
+        with whole(path) as fresh, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class name in a script the font lacks is drawn as boxes
             figure.savefig(fresh, format="svg" if path.suffix.lower() == ".svg" else "png")
-        fresh.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
         raise NoPicture(f"no picture: {path}: {error.strerror or error}") from None
     return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from edgeswarm.agent.faults import fault_text
 from edgeswarm.errors import DataError, StateError
 from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
 from edgeswarm.sim.outcome import NodeOutcome, Outcome, from_plain
+from edgeswarm.sim.whole_file import whole
 from edgeswarm.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -163,14 +163,10 @@ def write(outcome: Outcome, folder: Path, pictures: bool = True) -> list[Path]:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: on a full disk what was there stays."""
-    fresh = path.with_name(f"{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
+        with whole(path) as fresh:
+            fresh.write_text(text, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
         raise StateError(fault_text("write the report to", path, error)) from None
 
 

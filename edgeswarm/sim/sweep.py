@@ -26,6 +26,7 @@ from edgeswarm.sim.report import percent, size, span
 from edgeswarm.sim.scenario import Scenario, changed
 from edgeswarm.sim.scenario import from_plain as scenario_of
 from edgeswarm.sim.stamps import Stamps
+from edgeswarm.sim.whole_file import whole
 
 CELLS_LIMIT = 10_000
 SEED = "swarm.seed"
@@ -243,14 +244,10 @@ def _reason(folder: Path, key: str) -> Path:
 def _keep(place: Path, reason: Path, plain: Mapping[str, Any] | None, failed: str) -> None:
     """Write a cell's outcome to `place`, or to `reason` why it has none; whole or not at all."""
     path = place if plain is not None else reason
-    fresh = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(plain) if plain is not None else failed, encoding="utf-8")
-        fresh.replace(path)
+        with whole(path) as fresh:
+            fresh.write_text(json.dumps(plain) if plain is not None else failed, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):  # a full disk needs the room
-            fresh.unlink()
         raise StateError(fault_text("keep a run of the sweep in", path, error)) from None
 
 
