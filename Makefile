@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+# Those scripts of the folder named as the target that do something by themselves.
+briefly = for script in $$(grep -l '^if __name__' scripts/$@/*.py); do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
 
 .PHONY: help demo test check bench replicate clean
 
@@ -18,10 +20,10 @@ check: $(VENV)/.test ## format, lint and types, as CI runs them
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python scripts/golden --check && $(BIN)/python scripts/cli-docs --check
 
 bench: $(VENV)/.test ## every benchmark, briefly
-	@for script in scripts/bench/*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+	@$(briefly)
 
 replicate: $(VENV)/.test ## the paper's tables, briefly
-	@for script in scripts/replicate/*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+	@$(briefly)
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -31,5 +33,5 @@ $(VENV)/.demo: pyproject.toml scripts/venv
 	@touch $@
 
 $(VENV)/.test: pyproject.toml scripts/venv
-	@scripts/venv $(VENV) '.[demo]' --group test --group lint --group models
+	@scripts/venv $(VENV) '.[demo,cluster]' --group test --group lint --group models
 	@touch $@ $(VENV)/.demo

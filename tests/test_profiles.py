@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 import sys
@@ -53,6 +54,29 @@ def test_every_key_is_explained(profile: Profile) -> None:
     named = {field.name for cls in TABLES.values() for field in dataclasses.fields(cls)}
     assert named <= explained
     assert {f"`[{name}]`" for name in TABLES} <= set(re.findall(r"`\[[a-z]+\]`", text))
+
+
+def rows_of(page: str) -> dict[str, str]:
+    """Tables and keys of a part of the README, and what it says of them."""
+    found, table = {}, ""
+    for keys, said in re.findall(r"^\| (`.+?`) \| (.*)\|$", page, re.M):
+        table = keys.strip("`[]") if keys.startswith("`[") else table
+        found |= {f"{table}.{key}": said for key in re.findall(r"`(\w+)`", keys)} if table else {}
+    return found
+
+
+def test_what_nobody_reads_is_marked() -> None:
+    read = set()
+    for path in (ROOT / "edgeswarm").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                above = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+                read.add(f"{above}.{node.attr}".lstrip("_"))
+    own, rollout = map(rows_of, (folder() / "README.md").read_text(encoding="utf-8").split("## Keys for the rollout"))
+    known = {f"{name}.{field.name}" for name, cls in TABLES.items() for field in dataclasses.fields(cls)}
+    assert known == own.keys() | rollout.keys() and not own.keys() & rollout.keys()
+    people = {key for key, said in own.items() if "for people" in said}
+    assert known - read == rollout.keys() | people
 
 
 @each

@@ -7,12 +7,13 @@ takes no new block. For that it is padded with spaces, which JSON allows, to a w
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import math
 from pathlib import Path
 from typing import Any
+
+from edgeswarm.whole_file import whole
 
 NAME = "status.json"
 _BLOCK_BYTES = 4096
@@ -24,13 +25,10 @@ def write_status(folder: Path | str, status: dict[str, Any]) -> None:
     Raises OSError when it could not be written in either way.
     """
     path = Path(folder, NAME)
-    fresh = path.with_name(NAME + ".new")
     try:
-        fresh.write_bytes(_padded(status))
-        fresh.replace(path)
+        with whole(path, one_writer=True) as fresh:
+            fresh.write_bytes(_padded(status))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _overwrite(path, status)

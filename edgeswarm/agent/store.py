@@ -27,6 +27,7 @@ from typing import Any
 from edgeswarm.agent.faults import fault_text
 from edgeswarm.agent.snapshot import Unreadable, pack, unpack
 from edgeswarm.errors import ConfigError, StateError
+from edgeswarm.whole_file import force_folder
 from edgeswarm.wire.envelope import MOST_EPOCH
 
 MAGIC = b"edgeswrm"
@@ -144,7 +145,7 @@ class Store:
             with contextlib.suppress(FileNotFoundError):  # the first save, or the one after a cut between two renames
                 current.replace(self.folder / PREVIOUS)
             (self.folder / FRESH).replace(current)
-            _sync_folder(self.folder)
+            force_folder(self.folder)
         except OSError as error:
             with contextlib.suppress(OSError):  # a half-written file would keep a full disk full
                 (self.folder / FRESH).unlink()
@@ -253,7 +254,7 @@ class Store:
         try:
             _write(self.folder / EPOCH_FRESH, _epoch_text(epoch))
             (self.folder / EPOCH_FRESH).replace(path)
-            _sync_folder(self.folder)
+            force_folder(self.folder)
         except OSError as error:
             with contextlib.suppress(OSError):
                 (self.folder / EPOCH_FRESH).unlink()
@@ -309,17 +310,5 @@ def _write(path: Path, data: bytes) -> None:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             view = view[written:]
         os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force renames in `folder` to the disk. File systems that cannot do this for folders are left to their own."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
     finally:
         os.close(handle)

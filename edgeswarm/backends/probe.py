@@ -25,6 +25,7 @@ from typing import Any
 
 from edgeswarm import __version__
 from edgeswarm.backends.trial import DEVICES, PROVIDERS, one_line
+from edgeswarm.whole_file import whole
 
 LIMIT_S = 120.0
 """Importing torch from a slow SD card takes half a minute on the smallest boards."""
@@ -194,10 +195,5 @@ def _keep(cache: Path, key: str, answer: Probe) -> None:
     if not isinstance(entries, dict):
         entries = {}
     entries[answer.name] = {"key": key, "answer": asdict(answer)}
-    fresh = cache.with_name(f"{cache.name}.{os.getpid()}.new")
-    try:
+    with contextlib.suppress(OSError), whole(cache) as fresh:
         fresh.write_text(json.dumps(entries, indent=1, sort_keys=True), encoding="utf-8")
-        fresh.replace(cache)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()

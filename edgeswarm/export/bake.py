@@ -115,11 +115,6 @@ def effort(model: ModelProto, shape: Sequence[int]) -> tuple[int, int]:
     return flops, moved
 
 
-def constants_of(model: ModelProto) -> dict[str, NDArray[Any]]:
-    """Initializers by name."""
-    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-
-
 def finished(model: ModelProto) -> bytes:
     """The graph as it is stored: IR 9, opset 18 only, no names of producers, checked by the onnx package.
 

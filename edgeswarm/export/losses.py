@@ -118,23 +118,6 @@ class Distillation(CrossEntropy):
         return loss, logits[:rows], logits[rows:], embedding[rows:], aux[rows:]
 
 
-class Proximal(nn.Module):
-    """Any loss plus mu/2 |params - reference|^2 (1812.06127, equation 2): what `LocalEpoch.proximal` must equal."""
-
-    reference: Tensor
-
-    def __init__(self, loss: nn.Module, mu: float, reference: Tensor) -> None:
-        super().__init__()
-        self.loss, self.mu = loss, mu
-        self.register_buffer("reference", reference, persistent=False)
-
-    def forward(self, params: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """As the loss."""
-        loss, *outputs = self.loss(params, *inputs)
-        away = params - self.reference
-        return (loss + self.mu / 2 * (away * away).sum(), *outputs)
-
-
 def ce_spec(entry: InputSpec) -> LossSpec:
     """Inputs and outputs of `ce`."""
     return LossSpec(

@@ -30,7 +30,6 @@ from edgeswarm.models.limits import Limits
 
 CALIBRATION_ROWS = 512
 """Enough for the extremes of activations; more takes longer and moves the ranges towards outliers."""
-MOST_POINTS_LOST = 1.0
 
 TOLERANCE = 5e-2
 """Relative L2 difference of int8 answers between machines: a value at the edge of a step may fall to either side."""

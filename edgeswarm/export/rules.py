@@ -20,7 +20,6 @@ from onnx import helper, numpy_helper
 
 from edgeswarm.errors import ModelError
 
-Dimension: TypeAlias = "int | str"
 Shape: TypeAlias = "tuple[int | str, ...]"
 Gradients: TypeAlias = "Sequence[str | None]"
 

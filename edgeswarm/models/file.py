@@ -7,7 +7,6 @@ all, and the same model gives the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -32,6 +31,7 @@ from edgeswarm.models.content import (
     unpack,
 )
 from edgeswarm.models.limits import Limits
+from edgeswarm.whole_file import beside, force_folder, whole
 
 __all__ = ["SUFFIX", "Model", "check_place", "read", "seal", "write"]
 
@@ -78,7 +78,7 @@ def check_place(path: Path | str) -> None:
     try:
         _check_way(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = _beside(path, "try")
+        probe = beside(path, "try")
         _write_file(probe, b"")
         probe.unlink()
     except OSError as error:
@@ -141,14 +141,14 @@ def _read_file(path: Path, most_bytes: int) -> bytes:
 
 
 def _write_folder(members: dict[str, bytes], path: Path) -> None:
-    fresh = _beside(path, "new")
-    old = _beside(path, "old")
+    fresh = beside(path, "new")
+    old = beside(path, "old")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         fresh.mkdir()
         for name, data in members.items():
             _write_file(fresh / name, data)
-        _sync(fresh)
+        force_folder(fresh)
         if path.exists():
             path.replace(old)  # a folder that is not empty cannot be replaced in one step
         try:
@@ -157,7 +157,7 @@ def _write_folder(members: dict[str, bytes], path: Path) -> None:
             if old.exists():
                 old.replace(path)
             raise
-        _sync(path.parent)
+        force_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -232,14 +232,9 @@ def _write_archive(members: dict[str, bytes], path: Path) -> None:
             entry.external_attr, entry.create_system = _PLAIN_FILE, 3
             archive.writestr(entry, members[name])
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = _beside(path, "new")
-    try:
+    with whole(path) as fresh:
         _write_file(fresh, store.getvalue())
-        fresh.replace(path)
-        _sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
+    force_folder(path.resolve().parent)
 
 
 def _named(path: Path | str) -> Path:
@@ -286,24 +281,9 @@ def _check_listed(names: list[str], listed: Collection[str]) -> None:
         raise Unusable(name, f"the card does not list it; remove it, or {COPY}")
 
 
-def _beside(path: Path, word: str) -> Path:
-    """A name of nobody's in the same folder."""
-    return path.with_name(f".{path.name}.{word}-{os.urandom(4).hex()}")
-
-
 def _write_file(path: Path, data: bytes) -> None:
     """Write a whole file that was not there and force it to the disk. Raises OSError."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Force the names in a folder to the disk, where its file system can."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)

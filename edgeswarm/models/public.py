@@ -25,6 +25,7 @@ from edgeswarm.errors import ModelError
 from edgeswarm.maths.clustering import plus_plus
 from edgeswarm.messages import Array
 from edgeswarm.models.limits import MEBIBYTE
+from edgeswarm.whole_file import whole
 
 MOST_ROWS = 65_536
 """As many as a message can speak of."""
@@ -110,8 +111,8 @@ def spread(x: Array, rows: int, seed: int) -> NDArray[np.int64]:
 
 
 def write(public: PublicSet, path: Path) -> None:
-    """Write the file; its bytes depend on nothing but the set. Raises OSError."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    """Write the file, whole or not at all; its bytes depend on nothing but the set. Raises OSError."""
+    with whole(path) as fresh, zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as archive:
         codes, units = _codes(public.x)
         parts: dict[str, NDArray[np.generic]] = {
             "classes": _text("\n".join(public.classes)),

@@ -159,6 +159,23 @@ def test_epochs_are_those_of_the_reference(name: str, architecture: str) -> None
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+def test_distillation_needs_no_rows_of_ones_own(name: str) -> None:
+    model = small("mlp", heads=HEADS)
+    optimiser = Optimiser("momentum", 0.02)
+    rows = rows_of(model, "distill", 9, 4)
+    own = {tensor.name for tensor in model.card.losses["distill"].inputs if tensor.group == PRIVATE}
+    data = {key: value[:0] if key in own else value for key, value in rows.items() if key != "w"}
+    picks = {PRIVATE: np.full((3, 2), -1, np.int32), PUBLIC: np.arange(9, dtype=np.int32).reshape(3, 3)}
+    moments = init(optimiser, model.initial)
+    request = LocalEpoch(model.card.hash, "distill", model.initial, data, picks, optimiser, moments)
+    weightless = replace(request, data={**rows, "w": np.zeros(9, np.float32)})
+    wanted = loaded("exact", model).answer(weightless)
+    assert away(wanted.params, model.initial) > 1e-3
+    for found in (loaded(name, model).answer(request), *loaded(name, model).answer_all([request] * 2)):
+        assert away(found.params, wanted.params) < CLOSE
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_a_hundred_steps_stay_near_the_definition(name: str) -> None:
     model = small("mlp")
     optimiser = Optimiser("momentum", 0.02)
