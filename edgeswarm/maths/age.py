@@ -5,8 +5,8 @@ one second a second and falls when a newer snapshot has been worked in: a sawtoo
 
 The paper (arXiv 2411.09267) analyses the age of parallel gossip, but its formulas could not be had. Those here are the
 standard ones for its model: S. Kaul, R. Yates, M. Gruteser, INFOCOM 2012 (FIFO); R. Yates, S. Kaul, arXiv 1608.08622
-(several sources, one server); R. Yates, arXiv 2102.02893 (gossip). They assume Poisson sending and exponential service
-unless they say otherwise. Throughout:
+(several sources, one server). They assume Poisson sending and exponential service unless they say otherwise.
+Throughout:
 
     rate      snapshots per second that one peer sends to one other (own samples per second * probability of sharing *
               fan-out * share passed by the filter / (N - 1))
@@ -30,16 +30,6 @@ def _positive(**values: float) -> None:
 
 
 # ---- one link -------------------------------------------------------------------------------------------------------
-
-
-def link_rate(samples_rate: float, share: float, fan_out: int, peers: int, passed: float = 1.0) -> float:
-    """Snapshots per second from one device to one given peer: lambda T s q / (N - 1).
-
-    Args: own samples per second; probability of sharing after each; peers drawn each time; peers in all (N - 1);
-          share of messages that passes the filter.
-    """
-    _positive(samples_rate=samples_rate, share=share, fan_out=fan_out, peers=peers, passed=passed)
-    return samples_rate * share * fan_out * passed / peers
 
 
 def mean_age_link(rate: float, transport_s: float = 0.0) -> float:
@@ -106,34 +96,6 @@ def mean_age_fifo(rate: float, service: float) -> float:
     return math.inf if rho >= 1 else (1 + 1 / rho + rho**2 / (1 - rho)) / service
 
 
-def saturating_rate(service: float, sources: int) -> float:
-    """Link rate at which load is 1. Above it more sending hardly helps (halving age at most, for ever more bytes)."""
-    _positive(service=service, sources=sources)
-    return service / sources
-
-
-# ---- gossip that is passed on ---------------------------------------------------------------------------------------
-
-
-def version_age(change_rate: float, send_rate: float, devices: int) -> float:
-    """Versions by which one device lags behind the source, when snapshots carry what was absorbed. (Formula 6.)
-
-    Yates' recursion for a full mesh: v_k is the least lag within a group of k devices,
-        v_n = e/l,   v_k = (e + k (n-k) l/(n-1) v_(k+1)) / (k l/n + k (n-k) l/(n-1)),   answer v_1,
-    which grows like log n.
-
-    Args: e: versions per second at the source.  l: sends per second of the source (spread over the n devices) and of
-          every device (spread over the n - 1 others).  devices: n, without the source.
-    """
-    _positive(change_rate=change_rate, send_rate=send_rate, devices=devices)
-    n = devices
-    lag = change_rate / send_rate
-    for k in range(n - 1, 0, -1):
-        between = k * (n - k) * send_rate / (n - 1)
-        lag = (change_rate + between * lag) / (k * send_rate / n + between)
-    return lag
-
-
 # ---- the meter ------------------------------------------------------------------------------------------------------
 
 
@@ -145,13 +107,12 @@ RECENT_UPDATES = 32
 class AgeMeter:
     """Time average of one link's age, kept in a few numbers. `dataclasses.replace(meter)` copies it.
 
-    All times are of one clock that only grows, in seconds. Average and peaks start with the first update: before it
-    the age is unbounded, and no average would survive that.
+    All times are of one clock that only grows, in seconds. The average starts with the first update: before it the
+    age is unbounded, and no average would survive that.
 
     updates:     updates that made the link younger.
     first_at:    time of the first.  last_at, last_age_s: time of the last such update, and the age it left.
     area:        integral of the age from first_at to last_at, s^2.
-    peaks_s:     sum of the ages just before each update but the first.
     teeth:       of the newest RECENT_UPDATES stretches between two updates, the oldest first, the length in s and the
                  integral of the age in s^2; without the stretch after the first update, whose news may have lain at the
                  broker for as long as its sender was away.
@@ -162,7 +123,6 @@ class AgeMeter:
     last_at: float = 0.0
     last_age_s: float = 0.0
     area: float = 0.0
-    peaks_s: float = 0.0
     teeth: tuple[tuple[float, float], ...] = ()
 
     def update(self, at: float, age_at_receipt: float) -> None:
@@ -182,7 +142,6 @@ class AgeMeter:
                 return
             tooth = (at - self.last_at, (at - self.last_at) * (self.last_age_s + before) / 2)
             self.area += tooth[1]
-            self.peaks_s += before
             if self.updates > 1:
                 self.teeth = (*self.teeth, tooth)[-RECENT_UPDATES:]
         self.updates += 1
@@ -216,10 +175,6 @@ class AgeMeter:
         area = (at - self.last_at) * (self.last_age_s + now) / 2 + sum(area for _, area in self.teeth)
         return area / length_s
 
-    def mean_peak(self) -> float:
-        """Mean of the age just before an update, the first excepted; math.inf below two updates."""
-        return self.peaks_s / (self.updates - 1) if self.updates > 1 else math.inf
-
     def dump(self) -> dict[str, Any]:
         """The meter's numbers, all finite, for a checkpoint."""
         return asdict(self)
@@ -228,7 +183,7 @@ class AgeMeter:
     def load(cls, dumped: dict[str, Any]) -> AgeMeter:
         """Meter from `dump`. Raises ValueError when it is not one."""
         try:
-            numbers = {name: float(dumped[name]) for name in ("first_at", "last_at", "last_age_s", "area", "peaks_s")}
+            numbers = {name: float(dumped[name]) for name in ("first_at", "last_at", "last_age_s", "area")}
             teeth = tuple((float(length), float(area)) for length, area in dumped.get("teeth", ()))
             return cls(int(dumped["updates"]), **numbers, teeth=teeth)
         except (KeyError, TypeError) as cause:

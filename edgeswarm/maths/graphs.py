@@ -150,6 +150,8 @@ class Graph:
             return 0, True
         if not self.connected:
             raise ValueError("a graph in several parts has no diameter")
+        if len(self.pairs) == n * (n - 1):
+            return 1, True
         ways = _Ways(n, self.pairs)
         longest, start = 0, 0
         for _ in range(4):

@@ -24,8 +24,6 @@ LEVELS = 127
 
 _HALF_MAX = 65520.0  # from here on float16 rounds to infinity
 _INT8_MAX = 2.0**126  # offset + 128 scale, as receivers check it, stays a finite float32 below this
-_ULP = 2.0**-23  # float32: spacing of numbers, relative
-_TINY = 2.0**-149  # float32: least number above zero
 
 
 def pack(vectors: Array, scheme: str) -> Packed:
@@ -57,26 +55,6 @@ def unpack(packed: Packed) -> Array:
     values += packed.offset
     result: Array = values.astype(np.float32)
     return result
-
-
-def worst_error(packed: Packed) -> Array:
-    """(d,) float32: for each feature, how far an unpacked value can be from the float32 that was packed.
-
-    A bound to rely on (rounded up), not an estimate; for int8 within a part in 10^4 of half a step, unless the
-    feature's values are so far from zero that float32 itself is coarser.
-    """
-    d = packed.codes.shape[1]
-    if packed.scheme == "float32" or not len(packed.codes):
-        return np.zeros(d, np.float32)
-    if packed.scheme == "float16":
-        bound = np.maximum(np.abs(packed.codes.astype(np.float64)).max(0) * 2.0**-11, 2.0**-25)
-        bound[(packed.codes == 0).all(0)] = 2.0**-25
-    else:
-        scale, offset = packed.scale.astype(np.float64), np.abs(packed.offset.astype(np.float64))
-        bound = np.where(scale > 0, scale / 2 + _ULP * (offset + LEVELS * scale) + _TINY, 0.0)
-    up = np.nextafter(bound.astype(np.float32), np.float32(np.inf))
-    up[bound == 0] = 0.0
-    return np.asarray(up, np.float32)
 
 
 def _pack_int8(x: Array) -> Packed:

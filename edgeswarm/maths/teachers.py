@@ -122,6 +122,10 @@ class Teacher:
         out[:, : named.shape[1]] = named
         return out
 
+    def spoke(self, at: float, forget_s: float) -> NDArray[np.bool_]:
+        """(n,) of which rows it has said something that is at most forget_s old."""
+        return np.asarray((self.versions >= 0) & (at - self.made_at <= forget_s))
+
     def restarted(self, at: float) -> Teacher:
         """After a start at `at`, by a clock that may be another: nothing was said later than that."""
         return replace(self, made_at=np.minimum(self.made_at, at))
@@ -214,12 +218,10 @@ def sureness(
     The largest probability, at most `ceiling`, times the source's own trust, halved every half_life_s (0: never).
     """
     out = np.zeros((len(teacher.versions), heads), np.float32)
-    age_s = at - teacher.made_at
-    spoke = (teacher.versions >= 0) & (age_s <= forget_s)
     p = teacher.confidence(heads)
-    worth = np.where(spoke, teacher.trust / np.float32(255), 0).astype(np.float32)
+    worth = np.where(teacher.spoke(at, forget_s), teacher.trust / np.float32(255), 0).astype(np.float32)
     if half_life_s > 0:
-        worth *= np.exp2(-np.maximum(age_s, 0) / half_life_s).astype(np.float32)
+        worth *= np.exp2(-np.maximum(at - teacher.made_at, 0) / half_life_s).astype(np.float32)
     out[:, : p.shape[1]] = np.minimum(p, ceiling) * worth[:, None]
     return out
 

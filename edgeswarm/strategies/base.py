@@ -13,13 +13,14 @@ model is, and the vector it begins with; one that has neighbours has `topology`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import field, replace
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from edgeswarm.backends.base import Cluster as Cluster
 from edgeswarm.backends.base import Divergence as Divergence
 from edgeswarm.backends.base import Request as Request
+from edgeswarm.decision import Decision as Decision
 from edgeswarm.errors import EdgeswarmError
 from edgeswarm.maths.graphs import Topology
 from edgeswarm.messages import Array, Message
@@ -131,22 +132,6 @@ class Tested:
     truth: str
     answer: str | None
     alone: str | None
-
-
-@value(frozen=True, slots=True)
-class Decision:
-    """Why something was, or was not, done; kept in the node's ledger for `edgeswarm why`.
-
-    kind: "share", "peer", ...  outcome: "sent", "held", "muted", ...  reason: one countable word.
-    facts: the numbers the decision rests on, units in their names.
-    """
-
-    at: float
-    kind: str
-    outcome: str
-    reason: str
-    facts: Mapping[str, float] = field(default_factory=dict)
-    peer: str = ""
 
 
 @value(frozen=True, slots=True)
@@ -262,7 +247,7 @@ def equipped(
 def on_graph(strategy: Any, topology: Topology | None) -> Any:
     """`strategy` where that graph is; as it was where it has no neighbours, or the graph is None. Raises ValueError,
     one line: it cannot work on this graph."""
-    if topology is None or not hasattr(strategy, "topology"):
+    if topology is None or not wants_neighbours(strategy):
         return strategy
     return replace(strategy, topology=topology)
 
@@ -275,6 +260,11 @@ def counts_sent(strategy: Any) -> bool:
 def wants_model(strategy: Any) -> bool:
     """Whether a strategy, or a class of them, trains a model."""
     return hasattr(strategy, "card")
+
+
+def wants_neighbours(strategy: Any) -> bool:
+    """Whether a strategy hears the neighbours of a graph; with any other, everybody hears everybody."""
+    return hasattr(strategy, "topology")
 
 
 def wants_public(strategy: Any) -> bool:

@@ -68,15 +68,17 @@ def play(
     seed: int = 1,
     scale: float = 1.0,
     watch: Callable[..., None] | None = None,
+    lost: int = 0,
 ) -> list[Scene]:
     """Three nodes learn two classes and talk to one another for a minute; all that happened, in order.
 
-    answer: who does the arithmetic.  scale: factor of the samples.
+    answer: who does the arithmetic.  scale: factor of the samples.  lost: of what is said to everybody, every so many
+    deliveries one does not come, so that it has to be asked for; 0: all come.
     watch(strategy, state before, event, state after) is called for every step.
     """
     states = {node: strategy.init(node, seed) for node in NODES}
     due: list[tuple[float, int, str, Event]] = []
-    order = itertools.count()
+    order, deliveries = itertools.count(), itertools.count(1)
     alarms: dict[tuple[str, str], float] = {}
     story: list[Scene] = []
 
@@ -104,7 +106,9 @@ def play(
             elif isinstance(action, Send):
                 post(at, node, Sent(at, action.to, action.message, MESSAGE_BYTES))
                 for peer in NODES:
-                    if peer != node and action.to in (EVERYONE, peer):
+                    if peer == node or action.to not in (EVERYONE, peer):
+                        continue
+                    if action.to == peer or not lost or next(deliveries) % lost:
                         post(at + DELAY_S, peer, Received(at + DELAY_S, node, sealed(action.message)))
     return story
 
@@ -201,8 +205,13 @@ def check_step_keeps_the_old_state(strategy: Any, answer: Answer = sets.answer) 
 
 
 def check_repeated_message_changes_nothing(strategy: Any, answer: Answer = sets.answer) -> None:
-    """Every message delivered twice leaves the same state, and so does every one that comes again at the end."""
-    events = events_of(play(strategy, answer), NODES[0])
+    """Every message delivered twice leaves the same state, and so does every one that comes again at the end; also
+    where some are lost, so that some are answers to what was asked."""
+    for lost in (0, 3):
+        _require_deaf_to_repeats(strategy, answer, events_of(play(strategy, answer, lost=lost), NODES[0]))
+
+
+def _require_deaf_to_repeats(strategy: Any, answer: Answer, events: list[Event]) -> None:
     twice = [again for event in events for again in ((event, event) if isinstance(event, Received) else (event,))]
     once, _ = replay(strategy, strategy.init(NODES[0], 1), events, answer)
     doubled, _ = replay(strategy, strategy.init(NODES[0], 1), twice, answer)

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgeswarm.strategies.base import Note
-from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import State, Step
+from edgeswarm.strategies.telling import Telling
 
 
 @dataclass(frozen=True)
-class DPSGD(Sharing):
-    """The strategy; its settings are those of `sharing.Sharing`."""
+class DPSGD(Telling):
+    """The strategy; its settings are those of `telling.Telling`."""
 
     NAME: ClassVar[str] = "d_psgd"
-    TELLS: ClassVar[bool] = True
 
     def _round(self, state: State, at: float) -> Step:
         z, notes = self.mixed(state, "all", state.params, at)

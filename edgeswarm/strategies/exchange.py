@@ -1,7 +1,7 @@
-"""How models get from node to node: whom a node hears, what it takes, asks for, tells and answers.
+"""How models get from node to node: whom a node hears, what it takes and what it tells.
 
-Of each part of each neighbour's model the newest is kept, whole; what came may have been a difference to what came
-before. Words of one whom it does not hear by the graph, or that do not fit the model, are refused.
+Of each part of each neighbour's model the newest is kept, whole. Words of one whom it does not hear by the graph, or
+that do not fit the model, are refused. Differences, and what is asked for, are in `telling`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from edgeswarm.errors import NotFinite
 from edgeswarm.maths.compress import compress, restore
 from edgeswarm.maths.graphs import Graph, Topology
-from edgeswarm.messages import EVERYONE, SNAPSHOT, VECTOR_SCHEMES, Array, Compressed, Pull, Weights
+from edgeswarm.messages import EVERYONE, SNAPSHOT, VECTOR_SCHEMES, Array, Compressed, Weights
 from edgeswarm.strategies.base import Action, Listen, Note, Received, Send
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.local_model import ModelKnobs
@@ -25,12 +25,8 @@ from edgeswarm.strategies.own_rows import LARGEST
 from edgeswarm.strategies.refusals import refused
 from edgeswarm.strategies.sharing_state import Copy, State, changed
 
-ASKS = {"ask": 0.5, "ask again": 0.75}
-"""Names of the wake-ups between two rounds at which what has not come is asked for, and their share of the period."""
-ASKED_ROUNDS = 2
-"""For how many rounds a neighbour of which nothing comes is asked."""
-PATIENCE_ROUNDS = 10
-"""For how long a neighbour is not asked after it was asked for what was on its way."""
+WHOLE_SCHEMES = tuple(scheme for scheme in VECTOR_SCHEMES if scheme != "top")
+"""In which a whole vector can be told; by "top" most of it would be 0."""
 MOST_ROUNDS = 1 << 32
 """Of a neighbour that is believed; the wire ends far above, so who follows one can go on."""
 GONE_LIMIT = 16
@@ -41,44 +37,56 @@ BY_PEER = ("asked", "wanted", "patient", "pulled", "muted", "met", "ahead")
 
 @dataclass(frozen=True)
 class Exchange(ModelKnobs):
-    """What is heard, told, asked for and answered; see the module. topology: set by the agent (`base.equipped`).
+    """What is heard and told; see the module. topology: set by the agent (`base.equipped`).
 
-    scheme: how a vector travels.  share: of its numbers, with scheme "top".  snapshot_every: 1 sends whole vectors; n,
-    differences by `scheme` with a whole float32 vector every n rounds; 0, after the first only where one is pulled
-    (`tell`; for methods that use it).  gossip: averaging rate gamma, W becomes I + gamma (W - I); 0: as much as
-    differences in the scheme bear (`stable_gossip`).  forget_s: a neighbour's model that is older has no weight any
-    more.  ask: neighbours that are there and of which nothing as new as one's own has come are asked for it, twice a
-    round (for methods that use `tell`).
+    scheme: how a vector travels.  share: of its numbers, with scheme "top".  gossip: averaging rate gamma, W becomes
+    I + gamma (W - I); 0: as much as the scheme bears.  forget_s: a neighbour's model that is older has no weight any
+    more.
+
+    Raises ValueError: whole vectors in a scheme that is not among `WHOLE`.
     """
 
     NAME: ClassVar[str]
     PARTS: ClassVar[tuple[str, ...]] = ("all",)
+    WHOLE: ClassVar[tuple[str, ...]] = WHOLE_SCHEMES
+    """Schemes that round off little enough of a whole vector."""
+    TIMES: ClassVar[tuple[str, ...]] = ("at",)
+    """Names in a state's numbers that are times by this node's clock."""
     TELLS: ClassVar[bool] = False
-    """Whether it uses `tell`, so that a neighbour that has missed something can ask for it."""
+    """Whether it tells differences, and answers who has missed one (`telling.Telling`)."""
     COUNTS_SENT: ClassVar[bool] = False
     """See `base.counts_sent`."""
 
     topology: Topology = field(default_factory=Topology, repr=False, compare=False)
     scheme: str = knob("float32", choices=VECTOR_SCHEMES)
     share: float = knob(0.1, 1e-4, 1.0)
-    snapshot_every: int = knob(1, 0, 1_000_000)
     gossip: float = knob(0.0, 0.0, 1.0)
     forget_s: float = knob(3600.0, 0.1, 1e9)
-    ask: bool = knob(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ask and not self.TELLS:
-            raise ValueError(f"ask: {self.name} has no answer to those who ask: leave it out")
+        if self.PARTS and self.whole_every == 1 and self.scheme not in self.WHOLE:
+            remedy = "set snapshot_every 0 or leave it out" if self.TELLS else f"choose {', '.join(self.WHOLE)}"
+            raise ValueError(f"scheme {self.scheme} spoils the whole vectors of {self.name}: {remedy}")
 
     @property
     def name(self) -> str:
         return self.NAME
 
     @property
+    def whole_every(self) -> int:
+        """A whole vector is told every so many rounds, in the others differences; 0: the first alone is whole."""
+        return 1
+
+    @property
     def remembers(self) -> bool:
-        """Whether what was told last is kept: to build differences on, or to answer those who ask."""
-        return self.snapshot_every != 1 or self.scheme != "float32" or self.ask
+        """Whether what was told last is kept."""
+        return False
+
+    @property
+    def averaging(self) -> float:
+        """gamma, as set or as the scheme bears."""
+        return self.gossip or 1.0
 
     # ---- neighbours --------------------------------------------------------------------------------------------------
 
@@ -123,15 +131,14 @@ class Exchange(ModelKnobs):
             return state
         copies = {name: replace(copy, at=copy.at + at - last) for name, copy in state.copies.items()}
         numbers = {name: value for name, value in state.numbers.items() if not name.startswith("pulled/")}
-        return changed(state, copies=copies, numbers={**numbers, "at": at})
+        times = {name: numbers[name] + at - last for name in self.TIMES if name in numbers}
+        return changed(state, copies=copies, numbers={**numbers, **times, "at": at})
 
     # ---- what is heard -----------------------------------------------------------------------------------------------
 
     def _heard(self, state: State, event: Received) -> tuple[State, list[Action]]:
         """A neighbour's model, if it is newer than what is known; anything that does not fit is dropped."""
         message, sender = event.message, event.sender
-        if isinstance(message, Pull) and sender != state.node:
-            return self._pulled(state, event, message)
         if not isinstance(message, Weights) or sender == state.node or message.part not in self.PARTS:
             return state, []
         name = f"{sender}/{message.part}"
@@ -142,24 +149,29 @@ class Exchange(ModelKnobs):
         if reason:
             return refused(state, event, reason)
         if known is not None and (message.epoch, message.version) <= (known.epoch, known.version):
-            return self._twice(state, sender), []
+            return self._again(state, sender, message, known), []
         vector = restore(message.values)
         if message.base != SNAPSHOT:
+            if not self.TELLS:
+                return refused(state, event, "difference")
             if known is None or (known.epoch, known.version) != (message.epoch, message.base):
                 return self._missed(state, sender, message)
             vector = vector + known.vector  # of a whole vector what came is a view of the message
         # The sum of squares says yes in a third of the time.
         if not (np.vdot(vector, vector) <= LARGEST or np.abs(vector).max() <= LARGEST):
             return refused(state, event, "too_large")
+        came = event.at - event.waited_s
+        copy = Copy(message.epoch, message.version, vector, came, message.age_s, message.samples)
         age_s = message.age_s + event.waited_s
-        copy = Copy(message.epoch, message.version, vector, event.at, age_s, message.samples)
         return changed(state, copies={**state.copies, name: copy}), [Note("age_s", age_s, sender)]
 
-    def _twice(self, state: State, peer: str) -> State:
-        """A neighbour's word came twice. If it had been asked for it was late, not lost: ask this one less often."""
-        if state.numbers.get(f"wanted/{peer}") != state.counter:
-            return state
-        return replace(state, numbers={**state.numbers, f"patient/{peer}": state.counter + PATIENCE_ROUNDS})
+    def _again(self, state: State, sender: str, message: Weights, known: Copy) -> State:
+        """A word that is not newer than what is known."""
+        return state
+
+    def _missed(self, state: State, sender: str, message: Weights) -> tuple[State, list[Action]]:
+        """What a difference builds on is not here; for methods that tell them."""
+        raise NotImplementedError
 
     def _misfit(self, message: Weights) -> str:
         """Why a message cannot be used, in one countable word; "" when it can."""
@@ -205,94 +217,16 @@ class Exchange(ModelKnobs):
             Note("neighbours", float(len(self.neighbours(state)))),
         ]
 
-    # ---- what was missed ---------------------------------------------------------------------------------------------
-
-    def _missed(self, state: State, sender: str, message: Weights) -> tuple[State, list[Action]]:
-        """What a difference builds on is not here: ask for the whole, once a round; until then the old copy stays."""
-        asked = f"asked/{sender}"
-        if state.numbers.get(asked) == state.counter:
-            return state, []
-        state = replace(state, numbers={**state.numbers, asked: state.counter})
-        return state, [Send(sender, Pull(self.schema, message.epoch, SNAPSHOT))]
-
-    def _asked(self, state: State) -> tuple[State, list[Action]]:
-        """Ask neighbours that are there for what is as new as what this node has told, and has not come."""
-        numbers, pulls = dict(state.numbers), list[Action]()
-        for peer in self.neighbours(state):
-            copies = [state.copies.get(f"{peer}/{part}") for part in self.PARTS]
-            oldest = min(((copy.epoch, copy.version) for copy in copies if copy is not None), default=(0, SNAPSHOT))
-            newest = 0 if None in copies else oldest[1]  # who has been silent for longer sleeps
-            if (
-                0 < state.rounds - newest <= ASKED_ROUNDS
-                and peer in state.peers
-                and numbers.get(f"patient/{peer}", 0) <= state.counter
-            ):
-                numbers[f"wanted/{peer}"] = state.counter
-                pulls.append(Send(peer, Pull(self.schema, *oldest)))
-        return replace(state, numbers=numbers), pulls
-
-    def _pulled(self, state: State, event: Received, pull: Pull) -> tuple[State, list[Action]]:
-        """Somebody who hears this node has missed something: what all others take it to be, exactly, and not more often
-        than a round has asks."""
-        sender, answered = event.sender, f"pulled/{event.sender}"
-        known = state.node in self.graph(state).neighbours(sender)
-        again = abs(event.at - state.numbers.get(answered, -np.inf)) < 0.2 * self.period_s
-        if pull.schema != self.schema or not known or again:
-            return state, []
-        answers: list[Action] = []
-        scheme = self.scheme if self.snapshot_every == 1 else "float32"
-        for part in self.PARTS:
-            said, version = state.arrays.get(f"said/{part}"), int(state.numbers.get(f"said/{part}", SNAPSHOT))
-            if said is not None and version >= 0 and (pull.epoch, pull.version) < (state.epoch, version):
-                message = self._message(state, part, self._compressed(state, part, said, scheme))
-                answers.append(Send(sender, replace(message, version=version)))
-        return replace(state, numbers={**state.numbers, answered: event.at}) if answers else state, answers
-
-    @property
-    def averaging(self) -> float:
-        """gamma, as set or as the scheme bears."""
-        return self.gossip or (1.0 if self.snapshot_every == 1 else self.stable_gossip())
-
-    def stable_gossip(self) -> float:
-        """The largest gamma at which averaging of differences was stable on rings."""
-        return min(1.0, 3 * self.share) if self.scheme == "top" else 1.0
-
     # ---- what is told ------------------------------------------------------------------------------------------------
 
     def told(self, state: State, part: str, vector: Array, scheme: str = "") -> Send:
         """The message that lets neighbours hear `vector` as `part` of this node's model. scheme: another than usual."""
         return Send(EVERYONE, self._message(state, part, self._compressed(state, part, vector, scheme or self.scheme)))
 
-    def tell(self, state: State, part: str, vector: Array) -> tuple[State, Array, Send]:
-        """As `told`, or the difference since what was told last (`snapshot_every`); and what all others will take
-        `vector` to be once they have heard it, which is what their vectors are to be compared with (CHOCO: 1902.00340).
-        """
-        name, said = f"said/{part}", state.arrays.get(f"said/{part}")
-        every = self.snapshot_every
-        if every == 1:
-            send = self.told(state, part, vector)
-            assert isinstance(send.message, Weights)
-            if not self.remembers:
-                return state, vector, send
-            seen = vector if self.scheme == "float32" else restore(send.message.values)
-            numbers = {**state.numbers, name: float(state.rounds)} if self.ask else state.numbers
-            return replace(state, arrays={**state.arrays, name: seen}, numbers=numbers), seen, send
-        if said is None or name not in state.numbers or (every and state.rounds % every == 0):
-            message = self._message(state, part, self._compressed(state, part, vector, "float32"))
-            seen = vector
-        else:
-            values = self._compressed(state, part, vector - said, self.scheme)
-            seen = said + restore(values)
-            message = replace(self._message(state, part, values), base=int(state.numbers[name]))
-        state = replace(
-            state, arrays={**state.arrays, name: seen}, numbers={**state.numbers, name: float(state.rounds)}
-        )
-        return state, seen, Send(EVERYONE, message)
-
     def _compressed(self, state: State, part: str, vector: Array, scheme: str) -> Compressed:
         # Of a difference cut by entropy, what was rounded off is in the next. Making a generator takes longer than a
         # round of a small model.
-        drawn = scheme not in ("float32", "float16") and not (scheme == "entropy" and self.snapshot_every != 1)
+        drawn = scheme not in ("float32", "float16") and not (scheme == "entropy" and self.whole_every != 1)
         rng = np.random.default_rng((state.seed, state.rounds, len(part))) if drawn else None
         try:
             return compress(vector, scheme, self.share, rng)

@@ -40,10 +40,11 @@ from edgeswarm.errors import NotFinite
 from edgeswarm.maths import attention, optimisers
 from edgeswarm.maths.attention import Attention, Blend, Places
 from edgeswarm.maths.optimisers import Moments
-from edgeswarm.messages import VECTOR_SCHEMES, Array
+from edgeswarm.messages import Array
 from edgeswarm.models.card import HEAD, PRIVATE, ModelCard
 from edgeswarm.strategies.base import Action, Decision, Listen, Note, Request
 from edgeswarm.strategies.body_average import BodyAverage
+from edgeswarm.strategies.exchange import WHOLE_SCHEMES
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.local_model import LOSS
 from edgeswarm.strategies.sharing_state import Copy, State
@@ -71,9 +72,9 @@ class GATTA(BodyAverage):
     NAME: ClassVar[str] = "gatta"
     PARTS: ClassVar[tuple[str, ...]] = ("body", "head")
 
-    scheme: str = knob("int8", choices=VECTOR_SCHEMES)
+    scheme: str = knob("int8", choices=WHOLE_SCHEMES)
     reading: str = knob("class", choices=READINGS)
-    head_scheme: str = knob("float16", choices=VECTOR_SCHEMES)
+    head_scheme: str = knob("float16", choices=WHOLE_SCHEMES)
     fading: float = knob(0.1, 0.0, 100.0)
     age_limit: float = knob(20.0, 1.0, 1e6)
     sharpness: float = knob(5.0, 0.0, 1000.0)

@@ -34,8 +34,8 @@ from edgeswarm.messages import SNAPSHOT, Weights
 from edgeswarm.strategies.base import Action, Note, Received
 from edgeswarm.strategies.gossip_state import knob
 from edgeswarm.strategies.leads import Leads
-from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import Copy, State, Step, changed
+from edgeswarm.strategies.telling import Telling
 
 MOST_SHIFT, TOLERANCE = 0.2, 0.05
 """How far a round is brought forward at most, and what is near enough, in periods."""
@@ -45,7 +45,7 @@ stayed behind, and one swarm of three with a third asleep came apart."""
 
 
 @dataclass(frozen=True)
-class GlobalUpdateTracking(Sharing):
+class GlobalUpdateTracking(Telling):
     """mu: how strongly the others' updates are followed, 0 for nine tenths of what the graph bears, at most 0.8; the
     same for all nodes. beta: momentum of QG-GUTm; beta + mu < 1. The local optimiser is plain: its own momentum would
     not be tracked.
@@ -54,7 +54,8 @@ class GlobalUpdateTracking(Sharing):
     """
 
     NAME: ClassVar[str] = "global_update_tracking"
-    TELLS: ClassVar[bool] = True
+    WHOLE: ClassVar[tuple[str, ...]] = ("float32", "float16")
+    TIMES: ClassVar[tuple[str, ...]] = ("at", "begun_at", "led_at")
 
     optimiser: str = knob("sgd", choices=("sgd",))
     mu: float = knob(0.0, 0.0, 0.99)

@@ -13,16 +13,15 @@ from typing import ClassVar
 from edgeswarm.maths.tracking import global_update_momentum
 from edgeswarm.strategies.base import Note
 from edgeswarm.strategies.gossip_state import knob
-from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import State, Step
+from edgeswarm.strategies.telling import Telling
 
 
 @dataclass(frozen=True)
-class GlobalUpdateTrackingPaper(Sharing):
+class GlobalUpdateTrackingPaper(Telling):
     """mu: 0.9 on rings without momentum, 0.06 with beta 0.9. With mu 0, QG-DSGDm as the authors ran it."""
 
     NAME: ClassVar[str] = "global_update_tracking_paper"
-    TELLS: ClassVar[bool] = True
 
     optimiser: str = knob("sgd", choices=("sgd",))
     mu: float = knob(0.9, 0.0, 1.0)

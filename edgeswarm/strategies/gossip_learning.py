@@ -17,9 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgeswarm.backends.base import Trained
-from edgeswarm.messages import SNAPSHOT, Weights
-from edgeswarm.strategies.base import Action, Note, Received, Send
-from edgeswarm.strategies.refusals import refused
+from edgeswarm.strategies.base import Action, Note, Send
 from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import Copy, State, Step, changed
 
@@ -35,11 +33,6 @@ class GossipLearning(Sharing):
 
     def _listen(self, state: State) -> list[Action]:
         return []  # what it wants is sent to it
-
-    def _heard(self, state: State, event: Received) -> tuple[State, list[Action]]:
-        if isinstance(event.message, Weights) and event.message.base != SNAPSHOT and event.sender != state.node:
-            return refused(state, event, "difference")  # what it builds on is merged, and nobody keeps the whole
-        return super()._heard(state, event)
 
     def _round(self, state: State, at: float) -> Step:
         new = _new(state)

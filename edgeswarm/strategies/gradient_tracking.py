@@ -15,17 +15,16 @@ import numpy as np
 from edgeswarm.maths.tracking import tracked
 from edgeswarm.strategies.base import Note
 from edgeswarm.strategies.gossip_state import knob
-from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import State, Step
+from edgeswarm.strategies.telling import Telling
 
 
 @dataclass(frozen=True)
-class GradientTracking(Sharing):
-    """The strategy; its settings are those of `sharing.Sharing`."""
+class GradientTracking(Telling):
+    """The strategy; its settings are those of `telling.Telling`."""
 
     NAME: ClassVar[str] = "gradient_tracking"
     PARTS: ClassVar[tuple[str, ...]] = ("all", "track")
-    TELLS: ClassVar[bool] = True
 
     optimiser: str = knob("sgd", choices=("sgd",))
 

@@ -91,7 +91,7 @@ class ModelKnobs:
         return self.card, self.start
 
     def epoch(self, params: Array, moments: Moments, rows: OwnRows, seed: int, counter: int) -> LocalEpoch:
-        """The request for `steps` steps on rows drawn from the window (not empty) by seed and counter.
+        """The request for `steps` steps on rows drawn from the window by seed and counter; on none where it is empty.
 
         Only the rows drawn travel, in the order in which they are used; the window as it is, where more are drawn.
         """
@@ -101,8 +101,10 @@ class ModelKnobs:
         if places.size < held:
             x, y = rows.gathered(places.ravel())
             places = np.arange(places.size, dtype=np.int32).reshape(places.shape)
-        else:
+        elif held:
             x, y = rows.everything()
+        else:
+            x, y = np.zeros((0, card.input.size), np.float32), np.zeros(0, np.int64)
         return LocalEpoch(card.hash, LOSS, params, {"x": x, "y": y}, {PRIVATE: places}, self.rule(), moments)
 
     def loaded_moments(self, kind: str, dumped: Mapping[str, Any], params: Array) -> Moments:

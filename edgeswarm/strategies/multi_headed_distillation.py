@@ -6,6 +6,7 @@ Distillation." arXiv 2211.15774, CVPR 2023; in the form of prediction exchange (
 The main head learns the node's own labels alone. Auxiliary head k learns, on public rows, what head k - 1 of the surest
 of its teachers says: head 1 imitates specialists, head 2 those who imitate them, and so on, one hop of the graph each.
 No weights travel, so every node may have another model; the public set's class names are what they have in common.
+A node without rows of its own learns from the public ones alone; it tells nothing.
 
 Beyond the paper: see `teaching`. As published, but for the pool of snapshots, which is a table of predictions here, is
 `PUBLISHED`.
@@ -33,6 +34,8 @@ from edgeswarm.strategies.sharing_state import State, Step
 from edgeswarm.strategies.teaching import Lessons, Panel, TeachingKnobs
 
 LOSS = "distill"
+LISTENING = "listening"
+"""Number that says that the main head has learnt nothing so far, for want of rows of its own."""
 PUBLISHED: dict[str, Any] = {
     "own": "always", "encoding": "float32", "gate": 0.0, "tested": False, "cap": 0.0, "ceiling": 1.0, "change": 0.0,
     "bids": False, "embedding_weight": 1.0, "split_weight": False, "aux_warmup": 0, "clip": 0.0,
@@ -53,7 +56,8 @@ class MultiHeadedDistillation(TeachingKnobs, Sharing):
 
     ranks: auxiliary heads that learn, 0: all that the model has.  aux_weight, embedding_weight: nu_aux of each head and
     nu_emb in the loss.  split_weight: aux_weight is for all heads together.  aux_warmup: steps in which these weights
-    grow to their full size.  serve: which head answers, 0: the main one (`alone` always asks that).
+    grow to their full size.  serve: which head answers, 0: the main one (`alone` always asks that), or the first
+    auxiliary one for as long as the main one has learnt nothing.
 
     Raises ValueError: a model without auxiliary heads, or with a class that the public set does not name.
     """
@@ -137,23 +141,33 @@ class MultiHeadedDistillation(TeachingKnobs, Sharing):
     def predict(self, state: State, x: Array, alone: bool = False) -> Answers:
         """See `strategies.base.Strategy`; `alone` asks the main head, which has learnt this node's samples only."""
         card, _ = self.model()
-        if alone or not self.serve:
+        listening = LISTENING in state.numbers
+        head = 0 if alone else self.serve or int(listening)
+        if not head and not listening:
             return (yield from super().predict(state, x, alone))
         x = np.atleast_2d(np.asarray(x, np.float32))
         if x.shape[1] != card.input.size:
             raise ValueError(f"rows have {card.input.size} features, not {x.shape[1]}")
-        if not state.rounds or not len(x):
+        if not head or not state.rounds or not len(x):
             return [None] * len(x), np.zeros(len(x), np.float32)
         answer = yield Predict(card.hash, x, self.served(state))
-        return named(card, answer["aux"][:, self.serve - 1])
+        return named(card, answer["aux"][:, head - 1])
 
     # ---- a round -----------------------------------------------------------------------------------------------------
 
+    def learns(self, state: State, at: float) -> bool:
+        """See `Sharing.learns`. What others say will do."""
+        heard = (teacher.spoke(at, self.forget_s).any() for teacher in _lessons(state).teachers.values())
+        return super().learns(state, at) or (bool(self.aux_weight or self.embedding_weight) and any(heard))
+
     def _round(self, state: State, at: float) -> Step:
         state, result, notes = yield from self._taught_epoch(state, at)
-        state = replace(state, params=result.params)
+        numbers = {name: number for name, number in state.numbers.items() if name != LISTENING}
+        if not len(state.rows):
+            numbers[LISTENING] = 1.0
+        state = replace(state, params=result.params, numbers=numbers)
         notes.append(Note("loss", float(result.losses.mean())))
-        if state.rounds % self.refresh_every:
+        if LISTENING in numbers or state.rounds % self.refresh_every:
             return state, notes
         p, embedding = yield from self._opinion(state)
         lessons, actions = self.refreshed(
@@ -168,13 +182,14 @@ class MultiHeadedDistillation(TeachingKnobs, Sharing):
         public, heads = self.public_set(), self.heads()
         panel = self.panel(_lessons(state), state.node, self.graph(state), heads, at, self.forget_s)
         notes = self.judged(panel)
+        state = self.scheduled(state)
         share = min(1.0, state.moments.step / self.aux_warmup) if self.aux_warmup else 1.0
         nu_aux = share * self.aux_weight / (heads if self.split_weight else 1)
         nu_embedding = share * self.embedding_weight
-        if not panel.names or not (nu_aux or nu_embedding):
-            state, result = yield from self.trained(state, state.params)
-            return state, result, notes
-        own = self.epoch(state.params, state.moments, state.rows, state.seed, state.counter - 1)
+        own = self.request(state, state.params)
+        if len(state.rows) and not (panel.names and (nu_aux or nu_embedding)):
+            result = yield own
+            return self.learnt(state, result.moments), result, notes
         steps, batch = self.steps, self.batch or BATCH
         seed = (state.seed, state.counter - 1, 1)
         drawn = picks(len(public.x), steps, batch, state.seed ^ 1, state.counter - 1)
@@ -202,7 +217,7 @@ class MultiHeadedDistillation(TeachingKnobs, Sharing):
         request: LocalEpoch = replace(own, loss=LOSS, data=data, picks={**own.picks, PUBLIC: public_picks})
         result = yield request
         notes.append(Note("rows_taught", float(taught[:, 0].mean())))
-        return replace(state, moments=result.moments, rounds=state.rounds + 1), result, notes
+        return self.learnt(state, result.moments), result, notes
 
     def _embeddings(self, panel: Panel, rows: NDArray[np.intp], weight: float) -> tuple[Array, Array]:
         """The mean of the teachers' embeddings of `rows` (r, e), of unit length each, and its weight (r,).

@@ -17,16 +17,15 @@ import numpy as np
 from edgeswarm.maths.tracking import quasi_global
 from edgeswarm.strategies.base import Note
 from edgeswarm.strategies.gossip_state import knob
-from edgeswarm.strategies.sharing import Sharing
 from edgeswarm.strategies.sharing_state import State, Step
+from edgeswarm.strategies.telling import Telling
 
 
 @dataclass(frozen=True)
-class QGDSGDm(Sharing):
+class QGDSGDm(Telling):
     """beta: momentum.  form: "original" and "nesterov" as published, "undamped" as 2305.04792 ran it."""
 
     NAME: ClassVar[str] = "qg_dsgdm"
-    TELLS: ClassVar[bool] = True
 
     optimiser: str = knob("sgd", choices=("sgd",))
     beta: float = knob(0.9, 0.0, 0.999)

@@ -37,7 +37,7 @@ from edgeswarm.strategies.base import (
     Wake,
     Woke,
 )
-from edgeswarm.strategies.exchange import ASKS, Exchange
+from edgeswarm.strategies.exchange import Exchange
 from edgeswarm.strategies.gossip_state import knob, seed_of
 from edgeswarm.strategies.local_model import named, usable
 from edgeswarm.strategies.own_rows import OwnRows
@@ -81,8 +81,8 @@ class Sharing(Exchange):
                 return (yield from self._learn(state, event))
             case Woke(at, name) if name == TRAIN:
                 return (yield from self._train(state, at))
-            case Woke(_, name) if name in ASKS:
-                return self._asked(state)
+            case Woke(_, name):
+                return self._woken(state, name)
             case Peers(at, names):
                 state = self._pruned(replace(state, peers=names), at)
                 return state, self._listen(state)
@@ -185,12 +185,10 @@ class Sharing(Exchange):
         return state, [*actions, Note("samples", float(state.samples)), Note("window", float(len(state.rows)))]
 
     def _train(self, state: State, at: float) -> Step:
-        """A round, if there are rows. One that leaves the finite numbers is given up, and the next draws other rows."""
-        due = [Wake(self._next_round(state, at), TRAIN)]
-        if self.ask:
-            due += [Wake(at + share * self.period_s, name) for name, share in ASKS.items()]
+        """A round, if it `learns`. One that leaves the finite numbers is given up, and the next draws other rows."""
+        due = self._wakes(state, at)
         before = changed(state, counter=state.counter + 1, numbers={**state.numbers, "at": at})
-        if not len(state.rows):
+        if not self.learns(state, at):
             state, actions = self._adopted(before, at)
             return state, [*due, *actions]
         try:
@@ -199,6 +197,18 @@ class Sharing(Exchange):
             facts = {"rate": self.rate, "clip": self.clip}
             return before, [*due, Decision(at, "train", "refused", "not_finite", facts)]
         return state, [*due, *actions, Note("steps", float(state.moments.step)), Note("rounds", float(state.rounds))]
+
+    def learns(self, state: State, at: float) -> bool:
+        """Whether there is anything to train on."""
+        return bool(len(state.rows))
+
+    def _woken(self, state: State, name: str) -> tuple[State, list[Action]]:
+        """A wake-up that is no round's."""
+        return state, []
+
+    def _wakes(self, state: State, at: float) -> list[Action]:
+        """What a round at `at` asks to be woken for."""
+        return [Wake(self._next_round(state, at), TRAIN)]
 
     def _next_round(self, state: State, at: float) -> float:
         """When the round after the one at `at` is due."""

@@ -150,8 +150,8 @@ class TeachingKnobs:
     "auto": where it hears less than half of the others.  encoding: of what it tells.
     gate: how soon confidence fades away from what the node has seen (`Near.trust`), 0: never.
     tested: whether to test teachers where the node knows better, and by one another (`maths.corroboration`).
-    cap: rows that one may teach, in units of an even share, 0: all.  ceiling: surer than this counts as this.
-    half_life_s: of a word's weight, 0: for ever.
+    cap: rows that one may teach, in units of an even share among those who have spoken, 0: all.
+    ceiling: surer than this counts as this.  half_life_s: of a word's weight, 0: for ever.
     refresh_every: rounds between two words.  change: no word while less has changed: with bids the share of rows that
     somebody wants, else the mean total variation.  margin: by which to beat a bid.  teachers: most to listen to.
     """
@@ -246,7 +246,7 @@ class TeachingKnobs:
 
     def panel(self, lessons: Lessons, node: str, graph: Graph, heads: int, at: float, forget_s: float) -> Panel:
         """Whom to learn from now, by their heads 0 to heads - 1."""
-        rows, near = len(self.public_set().x), len(graph.neighbours(node))
+        rows = len(self.public_set().x)
         names = tuple(sorted(lessons.teachers))
         held = tuple(lessons.teachers[name] for name in names)
 
@@ -267,12 +267,13 @@ class TeachingKnobs:
             claims = np.stack([each.claims(heads) for each in speakers])
             shared = corroborated(claims, np.stack(voices), len(self.public_set().classes))
             found = [each * factor for each, factor in zip(found, shared, strict=False)]
-        sparse = 2 * near < len(graph.names) - 1
+        sparse = 2 * len(graph.neighbours(node)) < len(graph.names) - 1
         if own is not None and lessons.own and (self.own == "always" or (self.own == "auto" and sparse)):
             names, held, found = (*names, node), (*held, lessons.own), [*found, own]
             belief = np.concatenate([belief, np.ones((1, heads), np.float32)])
         every = np.stack(found) if found else np.zeros((0, rows, heads), np.float32)
-        limit = int(np.ceil(rows * self.cap / near)) if self.cap and near else rows
+        heard = sum(bool(teacher.spoke(at, forget_s).any()) for teacher in lessons.teachers.values())
+        limit = int(np.ceil(rows * self.cap / heard)) if self.cap and heard else rows
         return Panel(names, held, every, belief, limit, node)
 
     def judged(self, panel: Panel) -> list[Action]:

@@ -237,6 +237,11 @@ def test_erdos_renyi_has_so_many_edges_of_every_kind() -> None:
 # ---- distances and parts --------------------------------------------------------------------------------------------
 
 
+def test_everybody_beside_everybody_is_one_hop_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeswarm.maths.graphs._WORK", 0)
+    assert graph("full", 8).diameter() == (1, True) and graph("ring", 8).diameter() == (4, False)
+
+
 @pytest.mark.parametrize(
     ("kind", "n", "diameter"),
     [("full", 8, 1), ("ring", 8, 4), ("directed-ring", 8, 7), ("torus", 16, 4), ("ring", 1, 0)],

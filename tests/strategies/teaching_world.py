@@ -38,7 +38,7 @@ def model(hidden: int = 12, heads: int = 1, seed: int = 0) -> Model:
 
 
 class Swarm:
-    """One node per name: its strategy, model (None: it has none), and the classes it has samples of."""
+    """One node per name: its strategy, model (None: it has none), and the classes it has samples of, if any."""
 
     def __init__(
         self, nodes: Mapping[str, tuple[Any, Model | None, Sequence[int]]], topology: Topology | None = None,
@@ -55,9 +55,14 @@ class Swarm:
         none = Stream(np.zeros((0, D), np.float32), (), np.zeros(0))
         self.world = World(self.strategies.__getitem__, dict.fromkeys(nodes, none), seed, backend=self.backend)
         for at, (name, (_, _, classes)) in enumerate(nodes.items()):
-            x, y = cloud(10 + at, classes, 120)
-            batch = Batch(0.0, x, tuple(CLASSES[label] for label in y))
-            self.world.deliver(self.world.nodes[name], batch)
+            if classes:
+                self.give(name, 10 + at, classes)
+
+    def give(self, name: str, seed: int, classes: Sequence[int]) -> None:
+        """A node 120 samples of these classes."""
+        x, y = cloud(seed, classes, 120)
+        batch = Batch(self.world.clock.now(), x, tuple(CLASSES[label] for label in y))
+        self.world.deliver(self.world.nodes[name], batch)
 
     def to(self, rounds: int) -> Swarm:
         """Until so many rounds are over."""

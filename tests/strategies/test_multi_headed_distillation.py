@@ -17,6 +17,7 @@ from edgeswarm.strategies.base import Decision, Listen, Peers, Received, Send, S
 from edgeswarm.strategies.fedmd import FedMD
 from edgeswarm.strategies.isolated import Isolated
 from edgeswarm.strategies.multi_headed_distillation import PUBLISHED, MultiHeadedDistillation
+from edgeswarm.strategies.prototype_distillation import PrototypeDistillation
 from tests.strategies import teaching_world as tw
 from tests.strategies.teaching_world import CLASSES, KNOBS, Swarm, cloud, model
 
@@ -310,6 +311,104 @@ def test_a_lie_about_one_class_teaches_nobody(turned: bool) -> None:
     assert taught(replace(strategy, tested=False), 3) == [1], "whoever is surest would be believed"
 
 
+def word(labels: np.ndarray, sure: float) -> Predictions:
+    """That all public rows are of these classes."""
+    n = len(labels)
+    shares = np.full((n, 1, 4), (1 - sure) / 3, np.float32)
+    shares[np.arange(n), 0, labels] = sure
+    return Predictions(tw.SCHEMA, tw.PUBLIC.number, 1, 1, 4, np.arange(n, dtype=np.uint32), "float32", shares,
+                       np.zeros((0, 0, 0), np.uint8), np.full(n, 255, np.uint8))  # fmt: skip
+
+
+def test_those_who_sleep_have_no_share_of_the_rows() -> None:
+    names = tuple(f"peer-{at:02d}" for at in range(20))
+    strategy = equipped(MultiHeadedDistillation(**KNOBS, forget_s=100.0), tw.SCHEMA, model(),
+                        topology=Topology("full", ("ann", *names)), public=tw.PUBLIC)  # fmt: skip
+    state = strategy.init("ann", 1)
+    truth = cloud(1, range(4), 160)[1]
+
+    def limits(at: float) -> tuple[int, bool]:
+        panel = strategy.panel(state.lessons, "ann", strategy.graph(state), 1, at, 100.0)
+        return panel.limit, bool(panel.taught("confident", np.arange(160), (0,))[1].all())
+
+    for heard, name in enumerate(names, 1):
+        state, _ = finish(strategy.step(state, Received(float(heard), name, word(truth, 0.8))), None)  # type: ignore[arg-type]
+        assert limits(50.0) == (int(np.ceil(160 * 3 / heard)), True)
+    assert limits(50.0)[0] == 24, "all awake: three times an even share among all neighbours"
+    assert limits(115.5) == (96, True), "the words of fifteen are forgotten"
+
+
+def test_a_liar_who_spoke_first_and_alone_is_outvoted_in_a_round() -> None:
+    strategy = equipped(MultiHeadedDistillation(**KNOBS, serve=1), tw.SCHEMA, model(), public=tw.PUBLIC)
+    swarm = Swarm({"ann": (strategy, model(), (0, 1))}).to(1)
+    truth = cloud(1, range(4), 160)[1]
+    state, _ = finish(strategy.step(swarm.state("ann"), Peers(11.0, tuple("bcdefgh"))), None)  # type: ignore[arg-type]
+
+    def after(rounds: int, begin: float, state: Any) -> tuple[Any, float]:
+        for turn in range(rounds):
+            state, _ = finish(strategy.step(state, Woke(begin + 10 * turn, "train")), swarm.backend.answer)
+        x, y = cloud(999, (2, 3), 200)
+        answers, _ = finish(strategy.predict(state, x), swarm.backend.answer)
+        return state, float(np.mean([answer == CLASSES[label] for answer, label in zip(answers, y, strict=True)]))
+
+    lie = np.where(truth >= 2, (truth + 1) % 4, truth)
+    state, _ = finish(strategy.step(state, Received(12.0, "b", word(lie, 1.0))), None)  # type: ignore[arg-type]
+    state, right = after(5, 20.0, state)
+    assert right < 0.2, "nobody else has said anything"
+    for name in "cdefgh":
+        state, _ = finish(strategy.step(state, Received(61.0, name, word(truth, 0.8))), None)  # type: ignore[arg-type]
+    assert after(1, 70.0, state)[1] > 0.9
+
+
+def test_a_node_without_samples_learns_from_what_others_say() -> None:
+    strategy = MultiHeadedDistillation(**KNOBS)
+    nodes = {**pair(strategy), "cid": (strategy, model(), ())}
+    swarm = Swarm(nodes).to(1)
+    cid = swarm.strategies["cid"]
+    assert finish(cid.predict(swarm.state("cid"), tw.PUBLIC.x[:2]), swarm.backend.answer)[0] == [None, None]
+    swarm.to(12)
+    assert swarm.accuracy("cid") > 0.8
+    assert swarm.accuracy("cid", alone=True) == 0, "its main head has learnt nothing"
+    assert "cid" not in swarm.state("ann").lessons.teachers
+    again = cid.load("cid", cid.dump(swarm.state("cid")))
+    assert finish(cid.predict(again, tw.PUBLIC.x[:2], True), swarm.backend.answer)[0] == [None, None]
+    swarm.give("cid", 20, (0, 1))
+    swarm.to(20)
+    assert swarm.accuracy("cid", alone=True, classes=(0, 1)) > 0.9
+    assert swarm.accuracy("cid", classes=(2, 3)) == 0, "it answers with its main head as the others do"
+    assert "cid" in swarm.state("ann").lessons.teachers
+
+
+def test_a_node_without_samples_rests_while_nobody_speaks() -> None:
+    strategy = equipped(MultiHeadedDistillation(**KNOBS, forget_s=100.0), tw.SCHEMA, model(), public=tw.PUBLIC)
+    swarm = Swarm({**pair(strategy), "cid": (strategy, model(), ())}).to(3)
+    taught = swarm.state("cid")
+    assert taught.rounds == 2
+    later, _ = finish(strategy.step(taught, Woke(500.0, "train")), swarm.backend.answer)
+    assert later.rounds == 2 and np.array_equal(later.params, taught.params)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_a_restarted_optimiser_is_so_with_teachers_too(optimiser: str) -> None:
+    knobs = {**KNOBS, "rate": 0.001, "optimiser": optimiser, "restart": True}
+    strategy = equipped(MultiHeadedDistillation(**knobs), tw.SCHEMA, model(), public=tw.PUBLIC)
+    swarm = Swarm(pair(strategy)).to(3)
+    state = swarm.state("ann")
+    requests: list[LocalEpoch] = []
+
+    def answer(request: Any) -> Any:
+        if isinstance(request, LocalEpoch):
+            requests.append(request)
+        return swarm.backend.answer(request)
+
+    after, _ = finish(strategy.step(state, Woke(50.0, "train")), answer)
+    asked = requests[0]
+    assert asked.loss == "distill" and not any(slot.any() for slot in asked.moments.slots)
+    assert asked.moments.step + asked.optimiser.ahead == state.moments.step == 60
+    assert asked.optimiser.ahead == (60 if optimiser == "adam" else 0)
+    assert after.moments.step == 80
+
+
 def test_a_node_without_neighbours_goes_on() -> None:
     swarm = Swarm({"ann": pair(MultiHeadedDistillation(**KNOBS, serve=1))["ann"]}).to(3)
     assert swarm.accuracy("ann", alone=True, classes=(0, 1)) > 0.9
@@ -363,7 +462,8 @@ def test_fedmd_averages_everybody() -> None:
     assert np.allclose(got[:, 0], (both[0] + both[1]) / 2, atol=1e-6)
 
 
-def test_unlike_networks_teach_one_another() -> None:
+@pytest.mark.parametrize("other", ["perceptron", "prototypes"])
+def test_a_convolution_and_what_is_none_teach_one_another(other: str) -> None:
     from tests import zoo
 
     rng = np.random.default_rng(0)
@@ -378,16 +478,19 @@ def test_unlike_networks_teach_one_another() -> None:
     from edgeswarm.sim.world import Stream, World
     from edgeswarm.strategies.base import Batch
 
-    models = {"ann": zoo.built("lenet5", 3, shape=(1, 12, 12), heads=1),
-              "bob": zoo.built("mlp", 3, shape=(144,), options={"hidden": (16,)}, heads=1)}  # fmt: skip
+    lenet5 = zoo.built("lenet5", 3, shape=(1, 12, 12), heads=1)
+    perceptron = zoo.built("mlp", 3, shape=(144,), options={"hidden": (16,)}, heads=1)
+    models = {"ann": lenet5, "bob": perceptron if other == "perceptron" else None}
     owned = {"ann": (0, 1), "bob": (1, 2)}
-    public = PublicSet(images(1, (0, 1, 2), 96)[0], models["ann"].card.labels)
+    public = PublicSet(images(1, (0, 1, 2), 96)[0], lenet5.card.labels)
     backend = OnnxBackend()
-    strategies = {}
+    strategies: dict[str, Any] = {}
     for name, held in models.items():
-        backend.load(held)
-        knobs = {**KNOBS, "rate": 0.05, "serve": 1}
-        strategies[name] = equipped(MultiHeadedDistillation(**knobs), tw.SCHEMA, held, public=public)
+        method: Any = PrototypeDistillation(period_s=tw.PERIOD_S)
+        if held is not None:
+            backend.load(held)
+            method = MultiHeadedDistillation(**{**KNOBS, "rate": 0.05, "serve": 1})
+        strategies[name] = equipped(method, tw.SCHEMA, held, public=public)
     none = Stream(np.zeros((0, 144), np.float32), (), np.zeros(0))
     world = World(strategies.__getitem__, dict.fromkeys(models, none), 0, backend=backend)
     for at, name in enumerate(models):

@@ -56,12 +56,8 @@ def test_a_board_that_only_listens_answers_with_what_it_was_taught() -> None:
     swarm = Swarm({
         "net": (MultiHeadedDistillation(**KNOBS), model(), (0, 1)),
         "big": (MultiHeadedDistillation(**KNOBS), model(20), (2, 3)),
-        "pro": (PrototypeDistillation(period_s=PERIOD_S), None, (0,)),
-    })  # fmt: skip
-    swarm.world.nodes["pro"].events = type(swarm.world.nodes["pro"].events)(
-        event for event in swarm.world.nodes["pro"].events if not isinstance(event, Batch)
-    )
-    swarm.to(10)
+        "pro": (PrototypeDistillation(period_s=PERIOD_S), None, ()),
+    }).to(10)  # fmt: skip
     assert swarm.state("pro").learner is None
     assert swarm.accuracy("pro") > 0.8
     answers, sure = finish(swarm.strategies["pro"].predict(swarm.state("pro"), tw.PUBLIC.x[:3], True), None)  # type: ignore[arg-type]

@@ -8,10 +8,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from edgeswarm.agent.fields import settings_of
 from edgeswarm.backends.reference import ReferenceBackend
 from edgeswarm.maths.compress import compress
 from edgeswarm.maths.graphs import Topology
-from edgeswarm.messages import EVERYONE, SNAPSHOT, Pull, Weights
+from edgeswarm.messages import EVERYONE, SNAPSHOT, VECTOR_SCHEMES, Pull, Weights
 from edgeswarm.strategies import STRATEGIES, checks
 from edgeswarm.strategies.base import (
     Action,
@@ -436,15 +437,81 @@ def test_without_rows_a_missed_difference_is_asked_for_in_every_round() -> None:
 
 
 @pytest.mark.parametrize("method", [name for name, kind in STRATEGIES.items() if issubclass(kind, Sharing)])
-def test_who_can_be_asked_answers_and_who_cannot_says_so(method: str) -> None:
+def test_who_can_be_asked_answers_and_others_have_no_such_setting(method: str) -> None:
     if not STRATEGIES[method].TELLS:
-        with pytest.raises(ValueError, match=f"^ask: {method} has no answer"):
-            STRATEGIES[method](ask=True)
+        assert not {"ask", "snapshot_every"} & set(settings_of(STRATEGIES[method]))
         return
     ann = Node("ann", method, ask=True)
     ann(Woke(1.0, "train"))
     answers = ann.hear(1.5, "bob", Pull(SCHEMA, 0, SNAPSHOT))
     assert {each.message.part for each in answers if isinstance(each, Send)} == set(ann.strategy.PARTS)
+
+
+@pytest.mark.parametrize(
+    ("method", "schemes"),
+    [
+        ("d_psgd", ("float32", "float16", "int8", "int4")),
+        ("global_update_tracking", ("float32", "float16")),
+        ("gatta", ("float32", "float16", "int8", "int4", "entropy")),
+    ],
+)
+def test_a_scheme_too_coarse_for_whole_vectors_tells_differences_or_is_refused(
+    method: str, schemes: tuple[str, ...]
+) -> None:
+    kind: Any = STRATEGIES[method]
+    knobs = {"snapshot_every": 1} if kind.TELLS else {}
+    remedy = "set snapshot_every 0" if kind.TELLS else f"choose {', '.join(schemes)}"
+    for scheme in VECTOR_SCHEMES:
+        if kind.TELLS:
+            assert kind(scheme=scheme).whole_every == (scheme in schemes)
+        if scheme in schemes:
+            assert kind(scheme=scheme, **knobs).whole_every == 1
+            continue
+        with pytest.raises(ValueError, match=f"^scheme {scheme} spoils the whole vectors of {method}: {remedy}"):
+            kind(scheme=scheme, **knobs)
+
+
+@pytest.mark.parametrize("method", ["body_average", "gatta"])
+def test_who_tells_whole_vectors_alone_refuses_differences_once(method: str) -> None:
+    ann = Node("ann", method)
+    ann.hear(0.5, "bob", whole(ann))
+    assert reasons(ann.hear(1.5, "bob", whole(ann, version=2, base=1))) == ["difference"]
+    assert ann.hear(1.6, "bob", whole(ann, version=3, base=2)) == []
+
+
+class Asking:
+    """ann, who has not heard bob's third word, and has asked him for it; and his answer."""
+
+    def __init__(self, method: str = "d_psgd") -> None:
+        self.ann, bob = Node("ann", method, ask=True), Node("bob", method, ask=True)
+        self.ann(Peers(0.0, ("bob", "dan")))
+        for number in (1.0, 2.0, 3.0):
+            self.word = checks.sealed(bob.round(number))
+            self.ann.hear(number, "dan", whole(self.ann, version=int(number)))
+            if number < 3:
+                self.ann.hear(number, "bob", self.word)
+            self.ann.round(number)
+        (pull,) = [each for each in self.ann(Woke(3.5, "ask")) if isinstance(each, Send)]
+        assert pull.to == "bob"
+        (answer,) = [each for each in bob.hear(3.6, "ann", pull.message) if isinstance(each, Send)]
+        self.answer: Weights = checks.sealed(answer.message)
+
+    def asks_again(self, *heard: Weights) -> bool:
+        for message in heard:
+            self.ann.hear(3.7, "bob", message)
+        self.ann.hear(3.8, "dan", whole(self.ann, version=4))
+        self.ann.round(4.0)
+        return any(isinstance(each, Send) and each.to == "bob" for each in self.ann(Woke(4.5, "ask")))
+
+
+@pytest.mark.parametrize("method", ["d_psgd", "global_update_tracking"])
+def test_a_neighbour_is_asked_less_often_where_what_was_asked_for_was_late_and_not_lost(method: str) -> None:
+    case = Asking(method)
+    word, answer = case.word, case.answer
+    assert (answer.version, answer.age_s) == (word.version, pytest.approx(0.6))
+    assert np.array_equal(answer.values.codes, word.values.codes)
+    assert Asking(method).asks_again(answer) and Asking(method).asks_again(answer, answer)
+    assert not Asking(method).asks_again(answer, word) and not Asking(method).asks_again(word, answer)
 
 
 def test_gossip_sends_to_those_who_hear_it() -> None:
