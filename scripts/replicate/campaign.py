@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ Job = tuple[Any, ...]
 
 
 def options(parser: argparse.ArgumentParser, full: str, chosen: str) -> argparse.Namespace:
-    """What was asked for, by the options of `parser` and --full, --seeds, --first-seed, --jobs, --data. chosen: what
-    was chosen on which seeds."""
+    """What was asked for, by the options of `parser` and --full, --arms, --seeds, --first-seed, --jobs, --data. chosen:
+    what was chosen on which seeds."""
     parser.add_argument("--full", action="store_true", help=full)
+    parser.add_argument("--arms", default="", help="only those in whose name this regular expression is found")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0, help=chosen)
     parser.add_argument("--jobs", type=int, default=2, help="worker processes")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder with mnist.npz (and cifar10_jpeg.npz)")
     return parser.parse_args()
+
+
+def arms(asked: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Those of `names` that were asked for."""
+    return [name for name in names if re.search(asked.arms, name)]
 
 
 def seeds(asked: argparse.Namespace) -> range:
@@ -37,6 +44,8 @@ def played(
     """Each job, in order, with what `run(*job)` found (its "seconds" too), which is said on the way as `figure`."""
     from joblib import Parallel, delayed
 
+    if not jobs:
+        raise SystemExit("--arms: no arm of this run is called so")
     results = Parallel(workers, return_as="generator")(delayed(run)(*job) for job in jobs)
     for done, (job, found) in enumerate(zip(jobs, results, strict=True), 1):
         what = ", ".join([*map(str, job[:-1]), f"seed {job[-1]}"])

@@ -27,6 +27,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ import campaign
 import report
 from image_sets import images, scaled
 from rounds import Rounds, Samples
-from tables import Line, aligned, lines_table, missed
+from tables import Asked, Line, Verdict, aligned, drawn, lines_table, mean, missed, of
 
 from edgeswarm.export.build import build
 from edgeswarm.maths.graphs import Topology
@@ -249,10 +250,22 @@ def dealt(task: str, seed: int, folder: Path) -> tuple[list[Samples], list[Sampl
 # ---- what came out ---------------------------------------------------------------------------------------------------
 
 
-def mean(runs: Runs, task: str, arm: str, figure: str = "accuracy") -> float:
-    """Over seeds; nan where it was not run."""
-    got = [each[figure] for each in runs.get(task, {}).get(arm, []) if figure in each]
-    return statistics.fmean(got) if got else float("nan")
+Judge = Callable[[Runs], Verdict]
+
+
+def over_seeds(runs: Runs, task: str, arm: str, figure: str = "accuracy") -> float:
+    """The mean. Raises what `tables.of` and `tables.mean` raise."""
+    return mean(each[figure] for each in of(of(runs, task, TASKS), arm, ARMS))
+
+
+def gaps(runs: Runs, one: str, other: str, tasks: Iterable[str]) -> list[float]:
+    """Accuracy of the one arm less that of the other."""
+    return [over_seeds(runs, task, one) - over_seeds(runs, task, other) for task in tasks]
+
+
+def ratios(runs: Runs, one: str, other: str, tasks: Iterable[str], figure: str = "bytes") -> list[float]:
+    """A figure of the one arm over that of the other."""
+    return [over_seeds(runs, task, one, figure) / over_seeds(runs, task, other, figure) for task in tasks]
 
 
 def mechanics(model: Model, folder: Path) -> Line:
@@ -277,69 +290,55 @@ def mechanics(model: Model, folder: Path) -> Line:
     return Line("1 section III (code)", "mix 1 equals the control", ours, same)
 
 
-def faithful(runs: Runs) -> list[Line]:
-    """Lines 2 to 6."""
+def apart(one: str, other: str, tasks: Iterable[str], met: Callable[[list[float]], bool]) -> Judge:
+    """Whether `met` holds of `gaps`."""
 
-    def gap(one: str, other: str, task: str) -> float:
-        return mean(runs, task, one) - mean(runs, task, other)
+    def judge(runs: Runs) -> Verdict:
+        found = gaps(runs, one, other, tasks)
+        return points(found), met(found)
 
-    full = [gap("B", "full averaging", task) for task in PAPER]
-    torchs = [gap(AT_TORCHS["B"], AT_TORCHS["full averaging"], task) for task in PAPER]
-    local = [gap("B", "local only", task) for task in PAPER]
-    seen = [mean(runs, task, "B", "overlap") for task in PAPER]
-    seen_a = [mean(runs, task, "A", "overlap") for task in PAPER]
-    parity = gap("B", CONTROL, "random")
-    lost = gap("B, mix 0.5, head-only skip", "B, mix 0.5", "random")
-    link = gap("A, mix 0.5, whole-link skip", "A, mix 0.5, head-only skip", "clustered")
-    saved = {
-        figure: [
-            1 - mean(runs, task, "B, mix 0.5, head-only skip", figure) / mean(runs, task, "B, mix 0.5", figure)
-            for task in PAPER
-        ]
-        for figure in ("head_bytes_received", "bytes")
-    }
-    starts = [gap(f"{arm}, head start", arm, task) for arm in ("B", "A") for task in PAPER]
-    return [
-        Line("2a beats full averaging (curves)", ">= +8, both tasks, decay 0.9", points(full), min(full) >= 8),
-        Line("2a beats full averaging (curves)", ">= +8, both tasks, decay 0.99", points(torchs), min(torchs) >= 8),
-        Line("2b beats local (curves)", ">= +1.5 random, >= +4 clustered", points(local),
-             local[0] >= 1.5 and local[1] >= 4),
-        Line("3 attention finds the like", "overlap >= 1.1x random, >= 1.7x clustered",
-             f"B {seen[0]:.2f}x {seen[1]:.2f}x; A {seen_a[0]:.2f}x {seen_a[1]:.2f}x",
-             seen[0] >= 1.1 and seen[1] >= 1.7),
-        Line("4 no such control", "within 1 of body + private head, random", points([parity]), abs(parity) <= 1),
-        Line("5a skipping costs little", "<= 1 lost, random (B, eps_rel 0.5)", points([lost]), lost >= -1),
-        Line("5b saves traffic", "reported: head bytes, all bytes", "; ".join(
-            f"{what} -{100 * got[0]:.1f} % random, -{100 * got[1]:.1f} % clustered"
-            for what, got in (("heads", saved["head_bytes_received"]), ("all", saved["bytes"]))), None),
-        Line("5c whole links are worse", "whole-link below head-only, clustered (A)", points([link]), link < 0),
-        Line("6 N(0, 1) start", "difference to head start reported",
-             f"B {points(starts[:2])}; A {points(starts[2:])}", None),
-    ]  # fmt: skip
+    return judge
 
 
-def beyond(runs: Runs) -> list[Line]:
-    """What the paper does not claim."""
-    tasks = [task for task in runs if CONTROL in runs[task] and OURS in runs[task]]
-    gaps = {task: mean(runs, task, OURS) - mean(runs, task, CONTROL) for task in tasks}
-    fewer = min(mean(runs, task, CONTROL, "bytes") / mean(runs, task, OURS, "bytes") for task in tasks)
-    said = ", ".join(f"{task} {value:+.1f}" for task, value in gaps.items())
-    equal = {
-        task: (
-            mean(runs, task, OURS) - mean(runs, task, CHEAP_CONTROL),
-            mean(runs, task, OURS, "bytes") / mean(runs, task, CHEAP_CONTROL, "bytes"),
-        )
-        for task in tasks
-    }
-    return [
-        Line("7a beyond", "never more than 0.3 below the control", said, min(gaps.values()) >= -0.3),
-        *(Line("7b beyond", "above the control, clustered", points([gaps[task]]), gaps[task] > 0)
-          for task in tasks if task == "clustered"),
-        Line("7c beyond", "at least 4 times fewer bytes", f"{fewer:.1f} times", fewer >= 4),
-        Line("7d beyond", "never more than 0.3 below the control at int4", ", ".join(
-            f"{task} {value:+.1f} for {more:.2f} times its bytes" for task, (value, more) in equal.items()),
-            min(value for value, _ in equal.values()) >= -0.3),
-    ]  # fmt: skip
+def finds_the_like(runs: Runs) -> Verdict:
+    """Attention on those who share classes, beside chance."""
+    (b, a) = ([over_seeds(runs, task, arm, "overlap") for task in PAPER] for arm in ("B", "A"))
+    return f"B {b[0]:.2f}x {b[1]:.2f}x; A {a[0]:.2f}x {a[1]:.2f}x", b[0] >= 1.1 and b[1] >= 1.7
+
+
+def skipping_saves(runs: Runs) -> Verdict:
+    """Heads' bytes, and all bytes."""
+    said = []
+    for what, figure in (("heads", "head_bytes_received"), ("all", "bytes")):
+        left = ratios(runs, "B, mix 0.5, head-only skip", "B, mix 0.5", PAPER, figure)
+        said.append(f"{what} -{100 * (1 - left[0]):.1f} % random, -{100 * (1 - left[1]):.1f} % clustered")
+    return "; ".join(said), None
+
+
+def starts(runs: Runs) -> Verdict:
+    """What the last layer that everybody begins with is worth."""
+    return "; ".join(f"{arm} {points(gaps(runs, f'{arm}, head start', arm, PAPER))}" for arm in ("B", "A")), None
+
+
+def never_below(runs: Runs) -> Verdict:
+    """On whatever was run."""
+    found = gaps(runs, OURS, CONTROL, runs)
+    said = ", ".join(f"{task} {gap:+.1f}" for task, gap in zip(runs, found, strict=True))
+    return said, min(found) >= -0.3
+
+
+def never_below_cheaply(runs: Runs) -> Verdict:
+    """The same, beside a control that sends as little."""
+    found, more = gaps(runs, OURS, CHEAP_CONTROL, runs), ratios(runs, OURS, CHEAP_CONTROL, runs)
+    each = zip(runs, found, more, strict=True)
+    said = ", ".join(f"{task} {gap:+.1f} for {times:.2f} times its bytes" for task, gap, times in each)
+    return said, min(found) >= -0.3
+
+
+def cheaper(runs: Runs) -> Verdict:
+    """In bytes, where that is least so."""
+    fewer = min(ratios(runs, CONTROL, OURS, runs))
+    return f"{fewer:.1f} times", fewer >= 4
 
 
 def points(values: list[float]) -> str:
@@ -347,23 +346,41 @@ def points(values: list[float]) -> str:
     return " ".join(f"{value:+.1f}" for value in values)
 
 
+LINES = (
+    Asked("2a beats full averaging (curves)", ">= +8, both tasks, decay 0.9",
+          apart("B", "full averaging", PAPER, lambda each: min(each) >= 8)),
+    Asked("2a beats full averaging (curves)", ">= +8, both tasks, decay 0.99",
+          apart(AT_TORCHS["B"], AT_TORCHS["full averaging"], PAPER, lambda each: min(each) >= 8)),
+    Asked("2b beats local (curves)", ">= +1.5 random, >= +4 clustered",
+          apart("B", "local only", PAPER, lambda each: each[0] >= 1.5 and each[1] >= 4)),
+    Asked("3 attention finds the like", "overlap >= 1.1x random, >= 1.7x clustered", finds_the_like),
+    Asked("4 no such control", "within 1 of body + private head, random",
+          apart("B", CONTROL, ["random"], lambda each: abs(each[0]) <= 1)),
+    Asked("5a skipping costs little", "<= 1 lost, random (B, eps_rel 0.5)",
+          apart("B, mix 0.5, head-only skip", "B, mix 0.5", ["random"], lambda each: each[0] >= -1)),
+    Asked("5b saves traffic", "reported: head bytes, all bytes", skipping_saves),
+    Asked("5c whole links are worse", "whole-link below head-only, clustered (A)",
+          apart("A, mix 0.5, whole-link skip", "A, mix 0.5, head-only skip", ["clustered"], lambda each: each[0] < 0)),
+    Asked("6 N(0, 1) start", "difference to head start reported", starts),
+    Asked("7a beyond", "never more than 0.3 below the control", never_below),
+    Asked("7b beyond", "above the control, clustered",
+          apart(OURS, CONTROL, ["clustered"], lambda each: each[0] > 0)),
+    Asked("7c beyond", "at least 4 times fewer bytes", cheaper),
+    Asked("7d beyond", "never more than 0.3 below the control at int4", never_below_cheaply),
+)  # fmt: skip
+
+
 def show(runs: Runs, lines: list[Line]) -> None:
     """For people."""
     for task, arms in runs.items():
         rows = [["arm", "accuracy", "seeds", "MB all", "kB heads", "overlap", "s"]]
         for arm, got in arms.items():
-            each = " ".join(f"{one['accuracy']:.1f}" for one in got)
-            rows.append(
-                [
-                    arm,
-                    f"{mean(runs, task, arm):.2f}",
-                    each,
-                    f"{mean(runs, task, arm, 'bytes') / 1e6:.1f}",
-                    f"{mean(runs, task, arm, 'head_bytes_received') / 1e3:.0f}",
-                    f"{mean(runs, task, arm, 'overlap'):.2f}",
-                    f"{mean(runs, task, arm, 'seconds'):.0f}",
-                ]
-            )
+            means = {name: statistics.fmean(one[name] for one in got) for name in got[0]}
+            rows.append([
+                arm, f"{means['accuracy']:.2f}", " ".join(f"{one['accuracy']:.1f}" for one in got),
+                f"{means['bytes'] / 1e6:.1f}", f"{means['head_bytes_received'] / 1e3:.0f}",
+                f"{means['overlap']:.2f}" if "overlap" in means else "", f"{means['seconds']:.0f}",
+            ])  # fmt: skip
         print(f"\n{task}\n{aligned(rows)}")
     print(f"\n{lines_table(lines)}")
 
@@ -387,12 +404,12 @@ def main() -> int:
     def one(task: str, arm: str, seed: int) -> dict[str, Any]:
         return run(task, arm, seed, options.data, models[TASKS[task].network], rounds)
 
-    jobs = [(task, arm, seed) for task, arms in wanted.items() for arm in arms for seed in campaign.seeds(options)]
-    runs: Runs = {}
+    runs: Runs = {task: {arm: [] for arm in campaign.arms(options, arms)} for task, arms in wanted.items()}
+    runs = {task: arms for task, arms in runs.items() if arms}
+    jobs = [(task, arm, seed) for task, arms in runs.items() for arm in arms for seed in campaign.seeds(options)]
     for (task, arm, _), found in campaign.played(one, jobs, options.jobs, lambda each: f"{each['accuracy']:.2f}"):
-        runs.setdefault(task, {}).setdefault(arm, []).append(found)
-    decided = faithful(runs) if runs.keys() >= set(PAPER) else []
-    lines = [mechanics(models["mlp"], options.data), *decided, *beyond(runs)]
+        runs[task][arm].append(found)
+    lines = [mechanics(models["mlp"], options.data), *drawn(LINES, runs)]
     figures = {"runs": runs, "lines": [vars(line) for line in lines]}
     return report.end(options, figures, missed(lines), lambda: show(runs, lines))
 

@@ -13,11 +13,23 @@ from numpy.typing import NDArray
 from edgeswarm.messages import Array
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
+CHANNELS = {
+    "mnist": (np.float32([0.1307]), np.float32([0.3081])),
+    "cifar10_jpeg": (np.float32([0.491, 0.482, 0.447]), np.float32([0.247, 0.243, 0.262])),
+}
+"""Mean and spread of each channel."""
 
 
 def scaled(x: NDArray[np.uint8]) -> Array:
     """Images as rows of numbers from 0 to 1, channels first."""
     return np.asarray(x.reshape(len(x), -1), np.float32) / np.float32(255)
+
+
+def normalised(x: NDArray[np.uint8], name: str) -> Array:
+    """`scaled`, each channel less its mean over the training images of the data set `name`, over its spread there."""
+    mean, spread = CHANNELS[name]
+    rows = scaled(x).reshape(len(x), len(mean), -1)
+    return np.asarray((rows - mean[:, None]) / spread[:, None], np.float32).reshape(len(x), -1)
 
 
 @cache

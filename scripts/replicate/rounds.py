@@ -21,7 +21,7 @@ from edgeswarm.maths.graphs import Topology
 from edgeswarm.models.file import Model
 from edgeswarm.models.public import PublicSet
 from edgeswarm.sim.world import Stream, World
-from edgeswarm.strategies.base import Batch, equipped
+from edgeswarm.strategies.base import Batch, equipped, finish
 from edgeswarm.transport.weather import CALM, Weather
 
 Samples = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -74,7 +74,7 @@ class Rounds:
         self,
         strategy: Any,
         data: Sequence[Samples],
-        model: Model | Sequence[Model],
+        model: Model | Sequence[Model | None],
         topology: Topology | None = None,
         *,
         weather: Weather = CALM,
@@ -82,7 +82,8 @@ class Rounds:
         backend: str = "onnx",
         public: PublicSet | None = None,
     ) -> None:
-        """strategy, model: one for all nodes, or one for each.  data: each node's own rows, all of them in its window.
+        """strategy, model: one for all nodes, or one for each; None: a board without one, whose labels are the public
+        set's classes.  data: each node's own rows, all of them in its window.
 
         topology: its names are set here, "node-000" and on.  backend: a name of `backends.choose`, with one thread.
         """
@@ -91,17 +92,18 @@ class Rounds:
         models = [model] * len(data) if isinstance(model, Model) else list(model)
         chosen = list(strategy) if isinstance(strategy, (list, tuple)) else [strategy] * len(data)
         self.backend = make(backend)
-        for each in {each.card.hash: each for each in models}.values():
+        for each in {each.card.hash: each for each in models if each}.values():
             self.backend.load(each)
         graph = replace(topology or Topology(), names=tuple(self.names))
         of = {}
         for name, method, card, (x, _) in zip(self.names, chosen, models, data, strict=True):
-            fitted = replace(method, window=max(method.window, len(x)))
+            fitted = replace(method, window=max(method.window, len(x))) if card else method
             of[name] = equipped(fitted, SCHEMA, card, topology=graph, public=public)
         streams = {name: Stream(x[:0], (), np.zeros(0)) for name, (x, _) in zip(self.names, data, strict=True)}
         self.world = World(of.__getitem__, streams, seed, weather, self.backend, ONE_PACKET_BYTES)
         for name, each, (x, y) in zip(self.names, models, data, strict=True):
-            labels = tuple(each.card.labels[i] for i in y.tolist())
+            names = each.card.labels if each else public.classes if public else ()
+            labels = tuple(names[i] for i in y.tolist())
             self.world.deliver(self.world.nodes[name], Batch(0.0, np.asarray(x, np.float32), labels))
         self.period_s = float(chosen[0].period_s)
 
@@ -131,6 +133,11 @@ class Rounds:
             for card, (x, y), vector in zip(cards, tests, self.vectors(), strict=True)
         ]
         return list(self.backend.answer_all(requests))
+
+    def answers(self, x: NDArray[np.float32], alone: bool = False) -> list[list[str | None]]:
+        """What each node answers to rows x (n, d). alone: as it would without the others."""
+        agents = [self._agent(name) for name in self.names]
+        return [finish(each.strategy.predict(each.state, x, alone), self.backend.answer)[0] for each in agents]
 
     def counted(self, name: str) -> int:
         """A counter of the transport, of all nodes together, such as bytes_sent."""

@@ -1,23 +1,78 @@
-"""Rows of cells as plain aligned text, and lines: what was claimed beside what was measured."""
+"""Rows of cells as plain aligned text, and lines: what was claimed beside what was measured.
+
+A line is left out only where one of its arms was not asked for. One that was asked for and comes to no number (a figure
+under another name, an arm that nobody knows, a division by nothing) is not met.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Verdict = tuple[str, bool | None]
+"""What the runs say of a line, and `Line.met`."""
 
 
 @dataclass(frozen=True)
 class Line:
     """What was claimed, or is asked for, beside what was measured.
 
-    claim: whose it is, or what about.  wanted: what has to be so.  met: None where the line only asks for a report, or
-    the runs at hand cannot decide it.
+    claim: whose it is, or what about.  wanted: what has to be so.  met: None where the line only asks for a report.
     """
 
     claim: str
     wanted: str
     ours: str
     met: bool | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A line before anything was measured."""
+
+    claim: str
+    wanted: str
+    judge: Callable[[Any], Verdict]
+
+
+class LeftOut(Exception):
+    """An arm, or a task, that was not asked for."""
+
+
+def of(runs: Mapping[str, T], name: str, every: Collection[str]) -> T:
+    """What was run under `name`. every: the names there are; one of them that is not among the runs was not asked for.
+
+    Raises LeftOut, and LookupError where there is no such name.
+    """
+    if name in every and name not in runs:
+        raise LeftOut(name)
+    return runs[name]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Raises ValueError where it is no number."""
+    found = statistics.fmean(values)
+    if not math.isfinite(found):
+        raise ValueError(f"the mean is {found}")
+    return found
+
+
+def drawn(asked: Iterable[Asked], runs: Any) -> list[Line]:
+    """What became of those whose arms were asked for."""
+    lines = []
+    for each in asked:
+        try:
+            ours, met = each.judge(runs)
+        except LeftOut:
+            continue
+        except (ArithmeticError, LookupError, ValueError) as error:
+            ours, met = f"no number: {error!r}", False
+        lines.append(Line(each.claim, each.wanted, ours, met))
+    return lines
 
 
 def lines_table(lines: Sequence[Line]) -> str:
@@ -28,7 +83,9 @@ def lines_table(lines: Sequence[Line]) -> str:
 
 
 def missed(lines: Sequence[Line]) -> list[str]:
-    """Those that are not met, each in one line."""
+    """Those that are not met, each in one line; that there is none at all is as bad."""
+    if not lines:
+        return ["no line is decided by the arms that were asked for"]
     return [f"{line.claim.strip()} ({line.wanted}): {line.ours}" for line in lines if line.met is False]
 
 

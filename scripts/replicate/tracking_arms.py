@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from image_sets import images, scaled
+from image_sets import images, normalised, scaled
 from rounds import Rounds, run
 
 from edgeswarm.maths.graphs import Topology
+from edgeswarm.messages import SNAPSHOT, Weights
 from edgeswarm.models.file import Model
 from edgeswarm.sim.splits import dirichlet
 from edgeswarm.strategies import STRATEGIES
+from edgeswarm.strategies.base import Action, Received
+from edgeswarm.strategies.global_update_tracking_paper import GlobalUpdateTrackingPaper
+from edgeswarm.strategies.sharing_state import State
 from edgeswarm.transport.weather import Weather
 
-PAPER, OURS = "global_update_tracking_paper", "global_update_tracking"
+PAPER, OURS, UNCHECKED = "global_update_tracking_paper", "global_update_tracking", "differences, unchecked"
+
+
+class Unchecked(GlobalUpdateTrackingPaper):
+    """As published: whoever hears a difference adds it to what he has, whether or not he has heard all before it."""
+
+    def _heard(self, state: State, event: Received) -> tuple[State, list[Action]]:
+        message = event.message
+        if isinstance(message, Weights) and message.base != SNAPSHOT:
+            known = state.copies.get(f"{event.sender}/{message.part}")
+            if known is not None:
+                event = replace(event, message=replace(message, base=known.version))
+        return super()._heard(state, event)
+
+
+METHODS: dict[str, type[Any]] = {**STRATEGIES, UNCHECKED: Unchecked}
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class Tier:
     rows: int = 1000
     rounds: int = 310
     test_rows: int = 10_000
+    normalised: bool = False
 
     @property
     def title(self) -> str:
@@ -40,17 +60,19 @@ class Tier:
 
 DEFAULT = Tier()
 QUICK = Tier(model="mlp", nodes=8, rows=200, rounds=60, test_rows=1000)
-FULL = Tier("cifar10_jpeg", "resnet8", 16, 3000, 940)
+FULL = Tier("cifar10_jpeg", "resnet8", 16, 3000, 940, normalised=True)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method under one condition. loss: of messages.  asleep: share of agents at any time."""
+    """One method under one condition. loss: of messages.  asleep: share of agents at any time.  normalised: whether
+    it learns from images with mean 0 and spread 1, not from numbers between 0 and 1."""
 
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     loss: float = 0.0
     asleep: float = 0.0
+    normalised: bool = False
 
 
 LOST = (0.1, 0.3)
@@ -59,19 +81,34 @@ SPELL_ROUNDS = 3.0
 LOSSY = {"mu": 0.8}
 NESTEROV = {"form": "nesterov"}
 CHEAP = {"mu": 0.9, "scheme": "entropy", "snapshot_every": 0}
-ARMS = {
+CALM = {"rate": 0.03}
+NORMALISED = "normalised images: "
+MAIN = {
     "D-PSGD": Arm("d_psgd"),
     "GUT 0.9": Arm(PAPER, {"mu": 0.9}),
     "QG-DSGDm 0.9, as run by the authors": Arm("qg_dsgdm", {"form": "undamped"}),
     "QG-DSGDm-N 0.9, as published": Arm("qg_dsgdm", NESTEROV),
     "QG-GUTm 0.9, 0.03": Arm(PAPER, {"beta": 0.9, "mu": 0.03}),
     "QG-GUTm 0.9, 0.06": Arm(PAPER, {"beta": 0.9, "mu": 0.06}),
-    "gradient tracking": Arm("gradient_tracking"),
     "product GUT 0.9": Arm(OURS, {"mu": 0.9}),
     "product GUT 0.9, entropy": Arm(OURS, CHEAP),
+}
+"""On both kinds of images."""
+ARMS = {
+    **MAIN,
+    **{f"{NORMALISED}{name}": replace(arm, normalised=True) for name, arm in MAIN.items()},
+    **{
+        f"{NORMALISED}{name}, rate 0.03": replace(MAIN[name], normalised=True, settings={**MAIN[name].settings, **CALM})
+        for name in ("QG-DSGDm 0.9, as run by the authors", "QG-GUTm 0.9, 0.03", "QG-GUTm 0.9, 0.06")
+    },
+    "gradient tracking": Arm("gradient_tracking"),
+    "product GUT 0.9, int8, 2 steps": Arm(OURS, {"mu": 0.9, "scheme": "int8", "snapshot_every": 0, "steps": 2}),
     **{f"D-PSGD, {loss:.0%} lost": Arm("d_psgd", {}, loss) for loss in LOST},
     "GUT 0.9, 10% lost": Arm(PAPER, {"mu": 0.9}, 0.1),
+    "GUT 0.9, differences, 10% lost": Arm(UNCHECKED, {"mu": 0.9, "snapshot_every": 0}, 0.1),
+    "GUT 0.5, own model for what is lost, 10% lost": Arm(PAPER, {"mu": 0.5, "forget_s": 1.5}, 0.1),
     **{f"product GUT 0.8, {loss:.0%} lost": Arm(OURS, LOSSY, loss) for loss in LOST},
+    **{f"product GUT 0.8, entropy, {loss:.0%} lost": Arm(OURS, {**CHEAP, **LOSSY}, loss) for loss in LOST},
     "D-PSGD that asks, 30% lost": Arm("d_psgd", {"ask": True}, 0.3),
     "product GUT 0.8 that does not ask, 30% lost": Arm(OURS, {**LOSSY, "ask": False}, 0.3),
     "D-PSGD, a third asleep": Arm("d_psgd", {}, 0.0, ASLEEP),
@@ -113,16 +150,17 @@ def play(tier: Tier, folder: Path, name: str, alpha: float, seed: int) -> dict[s
     x, y, x_test, y_test = images(tier.data, folder)
     chosen = np.random.default_rng(seed).permutation(len(x))[: tier.nodes * tier.rows]
     parts = dirichlet(y[chosen], tier.nodes, alpha, seed)
-    data = [(scaled(x[chosen[part]]), y[chosen[part]]) for part in parts]
+    rows = partial(normalised, name=tier.data) if arm.normalised or tier.normalised else scaled
+    data = [(rows(x[chosen[part]]), y[chosen[part]]) for part in parts]
     steps = int(arm.settings.get("steps", 1))
     rounds = round(tier.rounds / steps / (1 - arm.asleep))
     drops = tuple(round(share * rounds * steps) for share in (0.5, 0.75))
     common = {"optimiser": "sgd", "rate": 0.1, "clip": 0.0, "schedule": "step", "milestones": drops}
-    strategy = STRATEGIES[arm.method](**{"period_s": 1.0, "steps": 1, "batch": 32, **common, **arm.settings})
+    strategy = METHODS[arm.method](**{"period_s": 1.0, "steps": 1, "batch": 32, **common, **arm.settings})
     found = run(
         strategy,
         data,
-        (scaled(x_test[: tier.test_rows]), y_test[: tier.test_rows]),
+        (rows(x_test[: tier.test_rows]), y_test[: tier.test_rows]),
         model(tier),
         Topology("ring", weights="uniform"),
         rounds=rounds,

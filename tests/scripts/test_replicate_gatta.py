@@ -107,7 +107,15 @@ def invented(**accuracies: float) -> Any:
 
 
 def unmet(runs: Any) -> set[str]:
-    return {line.claim.split()[0] for line in [*gatta.faithful(runs), *gatta.beyond(runs)] if line.met is False}
+    return {line.claim.split()[0] for line in tables.drawn(gatta.LINES, runs) if line.met is False}
+
+
+def decided(runs: Any) -> str:
+    return " ".join(line.claim.split()[0] for line in tables.drawn(gatta.LINES, runs))
+
+
+WHOLE = "2a 2a 2b 3 4 5a 5b 5c 6 7a 7b 7c 7d"
+"""Lines of a run of every arm, besides the first, which needs none."""
 
 
 def test_lines_are_met_and_missed() -> None:
@@ -127,15 +135,39 @@ def test_lines_are_met_and_missed() -> None:
     assert unmet(blind) == {"3"}
 
 
-def test_what_was_not_run_is_not_met() -> None:
+def test_a_whole_run_decides_every_line_and_what_has_no_number_is_not_met() -> None:
+    runs = invented()
+    assert decided(runs) == WHOLE
+    runs["random"]["B"].clear()
+    assert decided(runs) == WHOLE and unmet(runs) == {"2a", "2b", "3", "4", "6"}
+    assert unmet({task: {arm: [] for arm in gatta.ARMS} for task in gatta.PAPER}) == set(WHOLE.split())
+
+
+def test_what_was_not_asked_for_leaves_its_lines_out() -> None:
     runs = invented()
     del runs["random"]["B"]
-    assert {"2a", "2b", "3", "4"} <= unmet(runs)
+    assert decided(runs) == "2a 5a 5b 5c 7a 7b 7c 7d"
+    quick = {"clustered": {arm: invented()["clustered"][arm] for arm in gatta.QUICK}}
+    assert decided(quick) == "7a 7b 7c 7d" and unmet(quick) == set()
+    assert decided({"cifar": quick["clustered"]}) == "7a 7c 7d"
+
+
+@pytest.mark.parametrize(
+    ("figure", "lines"),
+    [("accuracy", "2a 2b 4 5a 5c 6 7a 7b 7d"), ("overlap", "3"), ("bytes", "5b 7c 7d"), ("head_bytes_received", "5b")],
+)
+def test_a_figure_under_another_name_is_missed(figure: str, lines: str) -> None:
+    runs = invented()
+    for (one,) in runs["random"].values():
+        one["mistaken"] = one.pop(figure)
+    assert decided(runs) == WHOLE and unmet(runs) == set(lines.split())
+    texts = tables.missed(tables.drawn(gatta.LINES, runs))
+    assert texts and all(f"no number: KeyError('{figure}')" in text for text in texts)
 
 
 def test_the_table_prints(capsys: pytest.CaptureFixture[str]) -> None:
     runs = invented(ours=84.0)
-    gatta.show(runs, [*gatta.faithful(runs), *gatta.beyond(runs)])
+    gatta.show(runs, tables.drawn(gatta.LINES, runs))
     printed = capsys.readouterr().out
     assert "NOT MET" in printed and "clustered -1.0" in printed and "10.0 times" in printed
 
@@ -147,6 +179,7 @@ def test_what_is_missed_is_named_and_what_is_open_is_not() -> None:
         tables.Line("c", "x", "y", True),
     ]
     assert tables.missed(lines) == ["claim (>= 1): 0.5"]
+    assert tables.missed([]) == ["no line is decided by the arms that were asked for"]
     said = tables.lines_table(lines).splitlines()
     assert [row.split()[-1] for row in said[1:]] == ["MET", "-", "met"] and "0.5   NOT MET" in said[1]
 
