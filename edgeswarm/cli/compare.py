@@ -10,6 +10,7 @@ import click
 
 from edgeswarm.cli import options, output
 from edgeswarm.cli.simulate import EXIT_INTERRUPTED, asked_to_stop, backend_option, parsed, scenario_options
+from edgeswarm.readable import counted
 
 if TYPE_CHECKING:
     from edgeswarm.sim.compare import Curve
@@ -37,9 +38,9 @@ _SHORT = {"data": "data.path", "label": "data.label", "model": "model.path", "no
 @click.option("--seeds", type=click.IntRange(1, 20), default=1, show_default=True, help="Runs of each method.")
 @click.option("--bytes", "cuts", metavar="N", type=click.FloatRange(min=1.0), multiple=True,
               help="A budget of bytes for the table; may be given again.  [default: powers of ten]")  # fmt: skip
-@click.option("--exam", type=click.Choice(["own", "common"]), default="own", show_default=True,
-              help="Examine each device on its own mix of classes, or on all alike, methods with auxiliary heads then "
-                   "by the last that learns.")  # fmt: skip
+@click.option("--exam", type=click.Choice(["common", "own"]), default="common", show_default=True,
+              help="Examine all classes alike, methods with auxiliary heads by the last that learns, or each device on "
+                   "its own mix of classes.")  # fmt: skip
 @scenario_options
 @click.option("--folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), default=FOLDER,
               show_default=True,
@@ -63,7 +64,7 @@ def command(
     from edgeswarm.errors import ConfigError, EdgeswarmError
     from edgeswarm.sim.compare import budgets, cells, chosen, compare
     from edgeswarm.sim.scenario import load
-    from edgeswarm.sim.stage import check_data
+    from edgeswarm.sim.stage import read_data
     from edgeswarm.sim.sweep import common_fault, files, outcome_of
 
     said = {"report.every_s": "0.01"} | parsed(settings)  # any that suits: `cells` says when each run is examined
@@ -74,12 +75,12 @@ def command(
     scenario = load(config_file, said)
     wanted = cells(scenario, chosen([name.strip() for name in methods.split(",") if name.strip()]), knobs, seeds, exam)
     if any(outcome_of(place) is None for place in files(wanted, folder, backend)):
-        check_data(scenario)  # what is wrong with the samples is the same for all runs
-    output.say(f"runs: {len(wanted)}, of {scenario.swarm.nodes} devices; each is kept in {folder}")
+        read_data(scenario)  # what is wrong with the samples is the same for all runs
+    output.say(f"runs: {len(wanted)}, of {counted(scenario.swarm.nodes, 'device')}; each is kept in {folder}")
     died: list[str] = []
     with asked_to_stop() as asked:
         curves = compare(
-            wanted, folder, jobs or -1, backend, stop=lambda: bool(asked), died=died.append,
+            wanted, folder, jobs or -1, backend, stop=lambda: bool(asked), died=died.append, exam=exam,
             progress=lambda done, of, cell: output.say(f"{done} of {of}: {cell.scenario.strategy.name}"),
         )  # fmt: skip
     if not any(curve.runs for curve in curves) and not died and (why := common_fault(curve.failed for curve in curves)):
@@ -103,8 +104,8 @@ def _title(scenario: Scenario, seeds: int) -> str:
     data, swarm = scenario.data, scenario.swarm
     runs = f", mean of {seeds} runs" if seeds > 1 else ""
     return (
-        f"{Path(data.path).name or data.name}, {swarm.nodes} devices, split {data.split}, graph {scenario.graph.kind}, "
-        f"{swarm.duration_s:g} s{runs}"
+        f"{Path(data.path).name or data.name}, {counted(swarm.nodes, 'device')}, "
+        f"split {data.split}, graph {scenario.graph.kind}, {swarm.duration_s:g} s{runs}"
     )
 
 
@@ -138,11 +139,11 @@ def _data(
 
 def _print(curves: Sequence[Curve], amounts: Sequence[float], exam: str, pictures: Sequence[str]) -> None:
     from edgeswarm.sim.compare import by_bytes, by_time, sentences
+    from edgeswarm.sim.methods import GOALS
 
-    what = "classes as each device sees them" if exam == "own" else "all classes alike"
     for title, (heads, rows) in (
-        (f"For equal bytes of a device ({what})", by_bytes(curves, amounts, exam)),
-        (f"In equal time ({what})", by_time(curves, exam)),
+        (f"For equal bytes of a device ({GOALS[exam]})", by_bytes(curves, amounts, exam)),
+        (f"In equal time ({GOALS[exam]})", by_time(curves, exam)),
     ):
         if rows:
             click.secho(title, bold=True)

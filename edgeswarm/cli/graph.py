@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from edgeswarm import readable
 from edgeswarm.agent.settings import GRAPHS, WEIGHTS
 from edgeswarm.cli import options, output
 from edgeswarm.errors import EXIT_TIMED_OUT, ConfigError
@@ -293,7 +294,7 @@ def _print(title: str, graph: Graph, facts: dict[str, Any]) -> None:
     from edgeswarm.sim.graph_picture import matrix_lines
 
     degree = facts["degree"]
-    counts = f"{output.counted(facts['count'], 'node')}, {output.counted(facts['links'], 'link')}"
+    counts = f"{readable.counted(facts['count'], 'node')}, {readable.counted(facts['links'], 'link')}"
     click.secho(f"{title}: {counts}", bold=True)
     if facts["count"] == 1:
         click.echo("Nobody to hear: it learns alone. A graph takes two nodes or more.")
@@ -310,13 +311,13 @@ def _print(title: str, graph: Graph, facts: dict[str, Any]) -> None:
          click.style(f"{facts['parts']} that never hear of one another", fg="red")),
     ]  # fmt: skip
     if whole:
-        items.append(
-            ("diameter", f"{'' if facts['diameter_exact'] else 'at least '}{output.counted(facts['diameter'], 'hop')}")
-        )
+        hops = readable.counted(facts["diameter"], "hop")
+        items.append(("diameter", hops if facts["diameter_exact"] else f"at least {hops}"))
     if facts["gap"] is not None:
         items += [
             ("spectral gap", f"{facts['gap']:.3g} ({facts['weights']} weights)"),
-            ("rounds to mix", f"{output.number(facts['rounds_to_mix'])}, until models differ by 1 % of what they did"),
+            ("rounds to mix",
+             f"{readable.number(facts['rounds_to_mix'])}, until models differ by 1 % of what they did"),
             ("smallest eigenvalue", f"{facts['smallest']:.3f}"),
         ]  # fmt: skip
     output.pairs(items)
@@ -345,8 +346,8 @@ def meanings(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts["weights"] == "uniform" and degree["least"] < degree["most"]:
         found.append(("d_psgd, gatta", "uniform weights here let well-connected nodes count more: take metropolis"))
     elif facts["rounds_to_mix"] is not None:
-        first = f"news is everywhere after {output.counted(facts['diameter'], 'round')}"
-        found.append(("d_psgd, gatta", f"{first}, averaged after {output.number(facts['rounds_to_mix'])}"))
+        first = f"news is everywhere after {readable.counted(facts['diameter'], 'round')}"
+        found.append(("d_psgd, gatta", f"{first}, averaged after {readable.number(facts['rounds_to_mix'])}"))
     heads = facts["useful_heads"]
     text = "1 auxiliary head: everybody hears everybody"
     if heads > 1:
@@ -361,9 +362,10 @@ def _print_traffic(traffic: Mapping[str, Any]) -> None:
     click.secho(f"a round of {traffic['model']} ({traffic['parameters']:,} parameters, {traffic['scheme']})", bold=True)
     received = traffic["received_bytes"]
     output.pairs([
-        ("each node sends", output.size(traffic["sent_bytes"]) + ", once, however many listen"),
-        ("each node receives", f"{output.size(received['mean'])} on average, {output.size(received['most'])} at most"),
-        ("the broker moves", output.size(traffic["broker_bytes"])),
+        ("each node sends", readable.size(traffic["sent_bytes"]) + ", once, however many listen"),
+        ("each node receives",
+         f"{readable.size(received['mean'])} on average, {readable.size(received['most'])} at most"),
+        ("the broker moves", readable.size(traffic["broker_bytes"])),
     ])  # fmt: skip
 
 
@@ -382,7 +384,7 @@ def _draw(path: Path, chosen: Chosen, graph: Graph, facts: dict[str, Any]) -> No
                   f"mu {facts['chosen_mu']:.2f}"]  # fmt: skip
     if chosen.quality:
         words.append("darker links are better")
-    title = f"{chosen.title}: {output.counted(facts['count'], 'node')}, {output.counted(facts['links'], 'link')}"
+    title = f"{chosen.title}: {readable.counted(facts['count'], 'node')}, {readable.counted(facts['links'], 'link')}"
     save_picture(graph, title, ",  ".join(words), path, chosen.topology.kind, chosen.quality)
     output.say(f"picture: {path}")
 
@@ -401,21 +403,11 @@ def _write(path: Path, chosen: Chosen, graph: Graph) -> None:
         section |= {"file": listed.name} if rule.kind == "edges" else {}
         section["weights"] = rule.weights
         lines = ["[graph]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
-        _save(path, lines)
+        output.save(path, lines, "the graph")
         if rule.kind != "edges":
             return
     elif graph.directed:
         raise click.UsageError("--write: lines of two names are links both ways; keep this graph as a .toml")
-    _save(listed, [" ".join(map(str, row)) for row in edge_rows(graph, chosen.quality)])
+    output.save(listed, [" ".join(map(str, row)) for row in edge_rows(graph, chosen.quality)], "the graph")
     if listed is path:
         output.say(f'in a config: [graph] kind = "edges", file = "{path.name}"')
-
-
-def _save(path: Path, lines: list[str]) -> None:
-    from edgeswarm.agent.faults import fault_text
-
-    try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--write: {fault_text('write the graph', path, error)}") from None
-    output.say(f"written: {path}")

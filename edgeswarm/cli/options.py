@@ -96,12 +96,26 @@ def load_config(config_file: Path | None, overrides: dict[str, Any] | None = Non
 
 
 def state_folder_of(state_folder: Path | None, config_file: Path | None) -> Path:
-    """The folder named by `--state`, else the one the config names. Raises ConfigError."""
+    """The folder named by `--state`, else the one the config names. Raises ConfigError.
+
+    A config is checked in full, which brings NumPy, only where that folder is not there.
+    """
     if state_folder is not None and config_file is not None:
         raise click.UsageError("give --state or --config, not both")
     if state_folder is not None:
         return state_folder
-    return Path(load_config(config_file).state.folder)
+    import os
+
+    from edgeswarm.agent.config import state_folder as of_the_agent
+
+    folder = of_the_agent(config_file, os.environ)
+    try:
+        there = folder.is_dir()
+    except OSError:  # whoever reads it says why not
+        there = True
+    if not there:  # then whatever else is wrong with the config is worth a word
+        load_config(config_file)
+    return folder
 
 
 def mqtt_settings(config: Config) -> MqttSettings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.status import knows_alone
 from edgeswarm.errors import EXIT_TIMED_OUT
@@ -106,7 +107,7 @@ def print_nodes(nodes: list[Seen], with_site: bool) -> None:
             click.style(seen.state, fg=_COLOURS.get(seen.state)),
             str(seen.epoch),
             *(shown(notes.get(name, math.nan)) for _, name, shown in columns),
-            "-" if oldest_s is None else output.span(oldest_s),
+            "-" if oldest_s is None else readable.span(oldest_s),
             ", ".join(_muted(seen)),
         ])  # fmt: skip
     if with_site:
@@ -130,13 +131,13 @@ def _number(form: Callable[[float], str]) -> Callable[[Any], str]:
 
 _NOTES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("strategy", "strategy", lambda value: value if isinstance(value, str) else "-"),
-    ("samples", "samples", _number(output.count)),
-    ("accuracy", "accuracy_swarm", _number(output.percent)),
-    ("alone", "accuracy_alone", _number(output.percent)),
-    ("prototypes", "prototypes", _number(output.count)),
-    ("rounds", "rounds", _number(output.count)),
-    ("behind", "staleness_rounds", _number(output.number)),
-    ("sent", "bytes_sent", _number(output.size)),
+    ("samples", "samples", _number(readable.count)),
+    ("accuracy", "accuracy_swarm", _number(readable.percent)),
+    ("alone", "accuracy_alone", _number(readable.percent)),
+    ("prototypes", "prototypes", _number(readable.count)),
+    ("rounds", "rounds", _number(readable.count)),
+    ("behind", "staleness_rounds", _number(readable.number)),
+    ("sent", "bytes_sent", _number(readable.size)),
 )
 """Head, note and form of what a node says of itself; columns that nobody has a number for are left out.
 behind: rounds that what it knows of its slowest neighbour is old."""

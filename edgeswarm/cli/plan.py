@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.simulate import backend_option, parsed, scenario_options
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeswarm.sim.scenario import Scenario
 
 GOALS = ("common", "own")
-"""`sim.plan.GOALS`, here again because that brings NumPy."""
+"""`sim.methods.GOALS`, here again because that brings NumPy."""
 
 
 @click.command(short_help="Which method for a site, with reasons and figures.")
@@ -66,8 +66,10 @@ def command(
     is simulated. Boards' figures are estimates from the profiles. It ends with the sections for the devices' config.
     """
     from edgeswarm.models.file import check_place
-    from edgeswarm.sim.estimate import DAY_S, SAMPLES_PER_DAY, Demand
+    from edgeswarm.sim.estimate import SAMPLES_PER_DAY, Demand
     from edgeswarm.sim.plan import plan
+    from edgeswarm.sim.stage import read_data
+    from edgeswarm.sim.traffic import DAY_S
 
     if (features is None) != (classes is None) or (features is not None and data is not None):
         raise click.UsageError("give --data, or both --features and --classes")
@@ -88,7 +90,7 @@ def command(
             why = "there is a model already" if scenario.model.path else "without samples none is made: give --data"
             raise click.UsageError(f"--model-out keeps the perceptron made for the data, and {why}")
         check_place(model_out)
-    rows = _rows(scenario) if features is None else None
+    rows = read_data(scenario) if features is None else None
     place = _place(scenario, rows.x.shape[1] if rows else features or 0, len(rows.classes) if rows else classes or 0)
     rate = samples_per_day or scenario.data.rate_per_s * DAY_S or SAMPLES_PER_DAY
     demand = Demand(traffic_per_day * 1e6, goal, rate)
@@ -108,22 +110,13 @@ def command(
         for line in _lines(sections, scenario):
             click.echo(line)
     if target is not None:
-        _save(target, _lines(sections, scenario))
+        output.save(target, _lines(sections, scenario), "the sections")
 
 
 def _scenario(path: Path | None, overrides: Mapping[str, object]) -> Scenario:
     from edgeswarm.sim.scenario import load
 
     return load(path, overrides)
-
-
-def _rows(scenario: Scenario) -> DataSet:
-    from edgeswarm.sim import data as data_sets
-
-    chosen = scenario.data
-    if not chosen.path:
-        return data_sets.digits()
-    return data_sets.read(Path(chosen.path), chosen.label, chosen.limit_rows, scenario.swarm.seed)
 
 
 def _place(scenario: Scenario, features: int, classes: int) -> Place:
@@ -182,15 +175,16 @@ def _print(plan: Plan, place: Place, demand: Demand, days: float | None, assumed
         boards = ", ".join(name for name, _ in scenario.boards)
         click.echo(f"memory, step: the largest on {boards}; estimates from the profiles, not measured there.")
     if plan.played:
-        click.echo(
-            f"simulated: {output.span(plan.duration_s)} of virtual time on a sample; a point more or less is chance."
-        )
+        rows = readable.counted(plan.examined_rows, "row")
+        click.echo(f"simulated: {readable.span(plan.duration_s)} of virtual time on a sample, examined with {rows}.")
+        click.echo("a tie: less than a point or than two standard errors of the difference; then the cheaper is taken.")
+        click.echo("What another seed (--set swarm.seed) changes in how devices learn is not in this error.")
         where = " (assumed: --samples-per-day says otherwise)" if assumed else ""
-        samples = output.counted(demand.samples_per_day, "sample")
+        samples = readable.counted(demand.samples_per_day, "sample")
         click.echo(f"its bytes: of a day with {samples} of each device{where}; of prototypes,")
         click.echo("what is sent at news counts by samples, what is sent all the same by time.")
     if days is not None:
-        click.echo(f"the samples at hand are what a device sees in {output.number(days)} days.")
+        click.echo(f"the samples at hand are what a device sees in {readable.number(days)} days.")
 
 
 def _row(each: Estimate, plan: Plan, goal: str) -> list[str]:
@@ -205,14 +199,14 @@ def _row(each: Estimate, plan: Plan, goal: str) -> list[str]:
         verdict = click.style("over", fg="yellow")  # the traffic limit, when played
     return [
         each.method,
-        output.percent(played.accuracy(goal)) if played else "-",
-        ("< " if each.most else "") + output.size(each.day_bytes),
-        output.size(played.day_bytes) if played else "-",
-        output.size(each.link_bytes),
-        output.brief(each.period_s),
-        output.brief(each.age_s) if math.isfinite(each.age_s) else "-",
-        output.size(max(each.memory_bytes.values())) if each.memory_bytes else "-",
-        output.brief(max(steps)) if steps else "-",
+        readable.percent(played.accuracy(goal)) if played else "-",
+        ("< " if each.most else "") + readable.size(each.day_bytes),
+        readable.size(played.day_bytes) if played else "-",
+        readable.size(each.link_bytes),
+        readable.brief(each.period_s),
+        readable.brief(each.age_s),
+        readable.size(max(each.memory_bytes.values())) if each.memory_bytes else "-",
+        readable.brief(max(steps, default=None)),
         verdict,
     ]
 
@@ -243,7 +237,7 @@ def _sections(scenario: Scenario, plan: Plan, model: Path | None, folder: Path) 
     """Of a device's config in `folder`; [model] and [public] without a path where there is no file yet."""
     from edgeswarm.agent.settings import EncoderConfig, GraphConfig
     from edgeswarm.strategies import STRATEGIES
-    from edgeswarm.strategies.base import wants_model, wants_public
+    from edgeswarm.strategies.base import wants_model, wants_neighbours, wants_public
 
     def beside(path: str | Path) -> str:
         whole = Path(path).absolute()
@@ -261,7 +255,7 @@ def _sections(scenario: Scenario, plan: Plan, model: Path | None, folder: Path) 
     graph = told(scenario.graph, GraphConfig())
     if scenario.swarm.names and not scenario.graph.file:  # what was simulated is the graph of these
         graph = {"names": scenario.graph.names or scenario.names, **graph}
-    if graph and hasattr(method, "topology"):
+    if graph and wants_neighbours(method):
         found["graph"] = graph
     if wants_public(method):
         found["public"] = {"path": beside(scenario.public.path)} if scenario.public.path else {}
@@ -288,14 +282,3 @@ def _lines(sections: Mapping[str, Mapping[str, Any]], scenario: Scenario) -> lis
         if name == "graph" and not section.keys() & {"names", "file"}:
             lines += UNNAMED
     return lines
-
-
-def _save(path: Path, lines: list[str]) -> None:
-    from edgeswarm.agent.faults import fault_text
-    from edgeswarm.errors import ConfigError
-
-    try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--write: {fault_text('write the sections', path, error)}") from None
-    output.say(f"written: {path}")

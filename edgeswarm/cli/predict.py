@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def command(
                 click.echo(f"{predicted}\t{confidence:.3f}" if predicted is not None else "-\t0.000")
             if row.x is None:
                 output.say(f"{name}:{row.line}: {row.fault}")
-    _finish(learnt, score, label, answers if json_wanted else None)
+    _finish(score, label, answers if json_wanted else None)
 
 
 def answered(
@@ -99,7 +100,7 @@ def _data(row: Row, predicted: str | None, confidence: float) -> dict[str, Any]:
     return data
 
 
-def _finish(learnt: Learnt, score: Score, label: str, answers: list[dict[str, Any]] | None) -> None:
+def _finish(score: Score, label: str, answers: list[dict[str, Any]] | None) -> None:
     accuracy = score.right / score.labelled if score.labelled else None
     if answers is not None:
         output.emit({
@@ -111,7 +112,7 @@ def _finish(learnt: Learnt, score: Score, label: str, answers: list[dict[str, An
             "accuracy": accuracy,
         })  # fmt: skip
     elif accuracy is not None:
-        click.echo(f"{output.percent(accuracy)} right ({score.right:,} of {score.labelled:,})")
+        click.echo(f"{readable.percent(accuracy)} right ({score.right:,} of {score.labelled:,})")
     elif label:
         output.say(f"no row has a value for {label!r}, so nothing to score")
 

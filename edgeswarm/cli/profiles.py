@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import groups, options, output
 
 
@@ -38,7 +39,7 @@ def list_profiles(json_wanted: bool) -> None:
             f"{'*' if each.id == here.id else ' '} {each.id}",
             str(each.tier),
             each.runtime.backends[0],
-            output.count(each.training.max_params),
+            readable.count(each.training.max_params),
             str(each.training.batch),
             each.verified or "no",
             each.title,
@@ -76,10 +77,10 @@ def show(name: str, json_wanted: bool) -> None:
     output.pairs(listed)
     words = [
         f"{allowed['threads']} thread{'s' * (allowed['threads'] != 1)}",
-        f"{output.size(allowed['memory_bytes'])} of memory ({allowed['memory_reason']})"
+        f"{readable.size(allowed['memory_bytes'])} of memory ({allowed['memory_reason']})"
         if allowed["memory_bytes"] is not None
         else "memory unknown",
-        f"at most {output.count(allowed['max_params'])} parameters",
+        f"at most {readable.count(allowed['max_params'])} parameters",
     ]
     output.say(f"on this board: {', '.join(words)}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.simulate import EXIT_INTERRUPTED, asked_to_stop
 
@@ -57,7 +58,7 @@ def command(
         output.say("stopped before the broker was reached; nothing is kept")
         ctx.exit(EXIT_INTERRUPTED)
     full = f"; stopped at the limit of {limit_mb:g} MB" if recorder.full else ""
-    lost = f"; {output.span(recorder.unseen_s)} of it without the broker, not recorded" if recorder.losses else ""
+    lost = f"; {readable.span(recorder.unseen_s)} of it without the broker, not recorded" if recorder.losses else ""
     if json_wanted:
         output.emit({"file": str(file), "length_s": round(length_s, 3), "nodes": sorted(recorder.nodes),
                      "lines": recorder.lines, "full": recorder.full, "losses": recorder.losses,

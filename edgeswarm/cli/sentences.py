@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 
-from edgeswarm.cli import output
+from edgeswarm import readable
 
 _COMPARED = "distance {distance} is above floor {floor} + margin {margin}"
 
@@ -117,7 +117,7 @@ def fact(name: str, value: float) -> str:
     if math.isinf(value):
         return "unlimited" if value > 0 else "minus infinity"
     if name.endswith("_s"):
-        return output.span(value)
+        return readable.span(value)
     if "bytes" in name.split("_"):
-        return f"{output.count(value)} bytes"
-    return output.number(value)
+        return f"{readable.count(value)} bytes"
+    return readable.number(value)

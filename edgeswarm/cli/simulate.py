@@ -13,6 +13,7 @@ import click
 
 from edgeswarm.agent.settings import BACKENDS
 from edgeswarm.cli import options, output
+from edgeswarm.readable import counted
 
 if TYPE_CHECKING:
     from edgeswarm.sim.outcome import Outcome
@@ -72,7 +73,7 @@ def command(
     from edgeswarm.sim.run import Paused, run
     from edgeswarm.sim.screen import open_screen
 
-    scenario = _scenario(config_file, settings, folder, resume)
+    scenario = _scenario(config_file, settings, folder, resume, whole=replay is None)
     recording = arranged = None
     if replay is not None:
         from edgeswarm.sim.recording import read
@@ -136,7 +137,9 @@ def parsed(settings: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _scenario(config_file: Path | None, settings: Sequence[str], folder: Path | None, resume: bool) -> Scenario:
+def _scenario(
+    config_file: Path | None, settings: Sequence[str], folder: Path | None, resume: bool, whole: bool
+) -> Scenario:
     from edgeswarm.errors import ConfigError
     from edgeswarm.sim.run import kept_scenario
     from edgeswarm.sim.scenario import load
@@ -150,12 +153,12 @@ def _scenario(config_file: Path | None, settings: Sequence[str], folder: Path | 
         if settings:
             raise click.UsageError("--resume goes on with the run as it is: leave --set out, or give its --config, too")
         return kept
-    return load(config_file, parsed(settings))
+    return load(config_file, parsed(settings), whole=whole)
 
 
 def _words(scenario: Scenario) -> str:
-    table = scenario.data
-    return f"{scenario.strategy.name} on {Path(table.path).name or table.name}, {scenario.swarm.nodes} devices"
+    data, devices = scenario.data, counted(scenario.swarm.nodes, "device")
+    return f"{scenario.strategy.name} on {Path(data.path).name or data.name}, {devices}"
 
 
 @contextlib.contextmanager
@@ -185,14 +188,16 @@ def asked_to_stop() -> Iterator[list[int]]:
 def _written(outcome: Outcome, folder: Path | None) -> list[Path]:
     from edgeswarm.sim.canvas import NoPicture
     from edgeswarm.sim.report import write
+    from edgeswarm.sim.report_picture import draw
 
     if folder is None:
         return []
+    written = write(outcome, folder)
     try:
-        return write(outcome, folder)
+        return written + draw(outcome, folder)
     except NoPicture as error:
         output.say(str(error))
-        return write(outcome, folder, pictures=False)
+        return write(outcome, folder, pictures=())
 
 
 def _print(outcome: Outcome, written: Sequence[Path]) -> None:

@@ -12,19 +12,20 @@ from typing import Any
 
 import click
 
+from edgeswarm import readable
+from edgeswarm.agent import status_file
 from edgeswarm.cli import options, output
 from edgeswarm.errors import EXIT_NOT_CONNECTED, StateError
 
-STATUS_FILE = "status.json"
 STALE_REPORTS = 4
 """A report this many intervals old, from a process that lives, is worth a word."""
 _LINK = (
-    ("age", "age_s", output.span),
-    ("mean", "age_mean_s", output.span),
-    ("rounds", "staleness_rounds", output.number),
-    ("weight", "weight", output.number),
-    ("prototypes", "prototypes", output.count),
-    ("updates", "updates", output.count),
+    ("age", "age_s", readable.span),
+    ("mean", "age_mean_s", readable.span),
+    ("rounds", "staleness_rounds", readable.number),
+    ("weight", "weight", readable.number),
+    ("prototypes", "prototypes", readable.count),
+    ("updates", "updates", readable.count),
 )
 """Head, note and form of what a link may tell. rounds: of this node, that what it knows of the peer is old."""
 METHOD = (
@@ -69,7 +70,7 @@ def command(
 
 def read_status(folder: Path) -> dict[str, Any]:
     """What the agent last wrote to `folder`. Raises StateError when there is nothing, or nothing usable."""
-    path = folder / STATUS_FILE
+    path = folder / status_file.NAME
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -155,24 +156,24 @@ def _value(numbers: dict[str, Any], name: str) -> float:
 
 
 def _count(numbers: dict[str, Any], name: str) -> str:
-    return output.count(_value(numbers, name))
+    return readable.count(_value(numbers, name))
 
 
 def _counted(numbers: dict[str, Any], name: str) -> str:
-    return output.counted(_value(numbers, name), name.removesuffix("s"))
+    return readable.counted(_value(numbers, name), name.removesuffix("s"))
 
 
 def _size(numbers: dict[str, Any], name: str) -> str:
-    return output.size(_value(numbers, name))
+    return readable.size(_value(numbers, name))
 
 
 def _life(report: dict[str, Any]) -> str:
-    reported = f"reported {output.span(report['age_s'])} ago"
+    reported = f"reported {readable.span(report['age_s'])} ago"
     if report["stopped"]:
-        return f"stopped {output.span(report['age_s'])} ago, in good order"
+        return f"stopped {readable.span(report['age_s'])} ago, in good order"
     if not report["running"]:
         return click.style(f"not running (process {report['pid']} is gone)", fg="red") + f", {reported}"
-    up = f"up {output.span(report['uptime_s'] + max(report['age_s'], 0.0))}"
+    up = f"up {readable.span(report['uptime_s'] + max(report['age_s'], 0.0))}"
     if report["stale"]:
         return f"{up}, {click.style(reported, fg='yellow')} (is it stuck?)"
     return f"{up}, {reported}"
@@ -196,8 +197,8 @@ def _accuracy(notes: dict[str, Any]) -> str:
             _value(notes, f"holdout_{kind}" if suffix else f"accuracy_{kind}") for kind in ("swarm", "alone")
         )
         if math.isfinite(swarm) or math.isfinite(alone):
-            apart = f" with the swarm, {output.percent(alone)} alone" if knows_alone(notes, swarm, alone) else ""
-            parts.append(f"{output.percent(swarm)}{apart} ({words})")
+            apart = f" with the swarm, {readable.percent(alone)} alone" if knows_alone(notes, swarm, alone) else ""
+            parts.append(f"{readable.percent(swarm)}{apart} ({words})")
     return "; ".join(parts) or "not known yet"
 
 
@@ -214,8 +215,8 @@ def _said(notes: dict[str, Any]) -> str:
     if "sent" not in notes and "held" not in notes:
         return ""
     reasons = {name[5:]: value for name, value in notes.items() if name.startswith("held_") and value}
-    detail = ", ".join(f"{reason} {output.count(value)}" for reason, value in sorted(reasons.items()))
-    return f"{output.counted(_value(notes, 'sent'), 'time')}; held back {_count(notes, 'held')}" + (
+    detail = ", ".join(f"{reason} {readable.count(value)}" for reason, value in sorted(reasons.items()))
+    return f"{readable.counted(_value(notes, 'sent'), 'time')}; held back {_count(notes, 'held')}" + (
         f" ({detail})" if detail else ""
     )
 
@@ -228,7 +229,7 @@ def _heard(notes: dict[str, Any]) -> str:
     text = f"{_count(notes, 'neighbours_heard')}{of} neighbour{'' if last == 1 else 's'}"
     oldest = _value(notes, "staleness_rounds")
     return (
-        f"{text}, the oldest {output.number(oldest)} round{'' if oldest == 1 else 's'} ago"
+        f"{text}, the oldest {readable.number(oldest)} round{'' if oldest == 1 else 's'} ago"
         if notes["neighbours_heard"]
         else text
     )
@@ -236,7 +237,7 @@ def _heard(notes: dict[str, Any]) -> str:
 
 def _method(notes: dict[str, Any]) -> str:
     return ", ".join(
-        f"{name.replace('_', ' ')} {output.number(_value(notes, name))}" for name in METHOD if name in notes
+        f"{name.replace('_', ' ')} {readable.number(_value(notes, name))}" for name in METHOD if name in notes
     )
 
 
@@ -247,16 +248,16 @@ def left_out(notes: Mapping[str, Any], unknown_label: str = "") -> list[str]:
     if count := notes.get("unknown_labels"):
         of = f" ({unknown_label!r}, for one)" if unknown_label else ""
         found.append(
-            f"{output.counted(count, 'sample')}: the method does not know their labels{of}; correct the labels, "
+            f"{readable.counted(count, 'sample')}: the method does not know their labels{of}; correct the labels, "
             "or give every node a model or public set that has them (edgeswarm model show FILE lists a model's)"
         )
     if count := notes.get("too_large_rows"):
         found.append(
-            f"{output.counted(count, 'sample')}: they hold numbers beyond a million; correct the sensor or its unit"
+            f"{readable.counted(count, 'sample')}: they hold numbers beyond a million; correct the sensor or its unit"
         )
     return found
 
 
 def _trouble(notes: dict[str, Any]) -> str:
     counted = {name: value for name, value in notes.items() if value and name.startswith(_TROUBLE)}
-    return ", ".join(f"{name} {output.count(value)}" for name, value in sorted(counted.items()))
+    return ", ".join(f"{name} {readable.count(value)}" for name, value in sorted(counted.items()))

@@ -10,6 +10,7 @@ import click
 
 from edgeswarm.cli import options, output
 from edgeswarm.cli.simulate import EXIT_INTERRUPTED, asked_to_stop, backend_option, parsed, scenario_options
+from edgeswarm.readable import counted
 
 if TYPE_CHECKING:
     from edgeswarm.sim.scenario import Scenario
@@ -45,11 +46,13 @@ def command(
 ) -> None:  # fmt: skip
     """Run every combination of the values given, and say what each setting comes to, mean ± standard deviation.
 
-    Seeds (seed=1..5) are repetitions of a setting; everything else tells settings apart. Ctrl-C lets the runs under
+    Seeds (seed=1..5) are repetitions of a setting; everything else tells settings apart. Methods that --over names are
+    played as `edgeswarm compare` plays them, but for what the file and KEY say. Ctrl-C lets the runs under
     way end; the same command goes on with those that are missing. On a cluster, edgeswarm and the data have to be on
     its machines as well.
     """
     from edgeswarm.errors import ConfigError, EdgeswarmError
+    from edgeswarm.sim.methods import told
     from edgeswarm.sim.pool import check_packages
     from edgeswarm.sim.scenario import load
     from edgeswarm.sim.sweep import cells, common_fault, plain, sweep, table
@@ -69,10 +72,13 @@ def command(
         raise ConfigError(why)
     over_now = sum(outcome is not None for outcome in outcomes) + sum(len(row.failed) > 0 for row in rows)
     drawn = _drawn(rows, folder, _title(wanted[0].scenario, rows)) if any(outcomes) else None
+    tuning = {cell.scenario.strategy.name: cell.tuning for cell in wanted}
     if json_wanted:
-        output.emit({"folder": str(folder), "runs": len(wanted), "rows": plain(rows), "picture": drawn})
+        data = {"folder": str(folder), "runs": len(wanted), "rows": plain(rows), "picture": drawn}
+        output.emit(data | {"tuning": {method: dict(settings) for method, settings in tuning.items()}})
     else:
-        _print(rows, drawn, list(dict.fromkeys(note for outcome in outcomes if outcome for note in outcome.notes)))
+        notes = dict.fromkeys(note for outcome in outcomes if outcome for note in outcome.notes)
+        _print(rows, drawn, [*told(tuning), *list(notes)[:MOST_NOTES]])
     if asked:
         output.say(f"stopped with {over_now} of {len(wanted)} runs; the same command goes on with the others")
         ctx.exit(EXIT_INTERRUPTED)
@@ -86,7 +92,7 @@ def _title(scenario: Scenario, rows: Sequence[Row]) -> str:
     data, swarm = scenario.data, scenario.swarm
     runs = sorted({row.runs for row in rows})
     each = f"{runs[-1]} run{'s' * (runs[-1] != 1)} each" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} runs each"
-    return f"{Path(data.path).name or data.name}, {swarm.nodes} devices, {swarm.duration_s:g} s, {each}"
+    return f"{Path(data.path).name or data.name}, {counted(swarm.nodes, 'device')}, {swarm.duration_s:g} s, {each}"
 
 
 def _drawn(rows: Sequence[Row], folder: Path, title: str) -> str | None:
@@ -109,7 +115,7 @@ def _print(rows: Sequence[Row], drawn: str | None, notes: Sequence[str]) -> None
         for why in row.failed:
             setting = ", ".join(f"{key} = {value}" for key, value in row.setting) or "as it is"
             click.echo(f"{setting}: {why}")
-    for note in notes[:MOST_NOTES]:
+    for note in notes:
         click.echo(f"note: {note}")
     if drawn:
         click.echo(f"Picture: {drawn}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeswarm.errors import WireError
-from edgeswarm.messages import Message, Presence
+from edgeswarm.transport.base import Observer
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.transport.settings import MqttSettings
 from edgeswarm.wire import topics
@@ -37,8 +37,8 @@ class Seen:
     reported: bool = False
 
 
-class Visitor:
-    """Collects presence and reports; a `transport.base.Listener` that is told nothing else."""
+class Visitor(Observer):
+    """Collects presence and reports."""
 
     def __init__(self) -> None:
         self.nodes: dict[tuple[str, str], Seen] = {}
@@ -79,18 +79,6 @@ class Visitor:
 
     def _seen(self, parsed: topics.Parsed) -> Seen:
         return self.nodes.setdefault((parsed.site, parsed.node), Seen(parsed.site, parsed.node))
-
-    def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None:
-        """An observer is not given messages."""
-
-    def on_refused(self, sender: str, reason: str) -> None:
-        """Nodes count what they refuse; a visitor has no opinion."""
-
-    def on_presence(self, presence: Presence) -> None:
-        """Heard with its site in `on_state`."""
-
-    def on_link(self, up: bool, detail: str) -> None:
-        """`visit` waits for the link itself."""
 
 
 async def visit(settings: MqttSettings, site: str, timeout_s: float, say: Callable[[str], None]) -> list[Seen]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.sentences import sentence
 from edgeswarm.errors import StateError
@@ -67,7 +68,7 @@ def command(
         output.say(f"no decisions in {folder}{' match' if peer or outcome else _why_none(folder)}")
         return
     for entry in shown:
-        click.echo(f"{output.moment(entry.wall_s)}  {_line(entry)}")
+        click.echo(f"{readable.moment(entry.wall_s)}  {_line(entry)}")
     click.echo()
     click.echo(summary_line(summary))
 
@@ -124,10 +125,10 @@ def summary_line(summary: dict[str, Any]) -> str:
             detail = ""
             if outcome == "held":
                 listed = sorted(reasons.items(), key=lambda item: -item[1])
-                detail = f" ({', '.join(f'{reason} {output.count(times)}' for reason, times in listed)})"
-            said.append(f"{output.count(number)} {words}{detail}")
-    saved = f"; about {output.size(summary['bytes_saved'])} saved" if summary["bytes_saved"] else ""
-    since = output.moment(summary["since_unix"])
+                detail = f" ({', '.join(f'{reason} {readable.count(times)}' for reason, times in listed)})"
+            said.append(f"{readable.count(number)} {words}{detail}")
+    saved = f"; about {readable.size(summary['bytes_saved'])} saved" if summary["bytes_saved"] else ""
+    since = readable.moment(summary["since_unix"])
     total = ", ".join(said) or f"{summary['decisions']} decisions"
     return f"since {since}: {total}{saved}"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeswarm.demo.history import History
-from edgeswarm.demo.summary import kilobytes, percent
+from edgeswarm.demo.summary import percent
+from edgeswarm.readable import size
 from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def save_bytes_picture(live: Curve, beside: Comparison, title: str, path: Path) 
     if beside.raw_accuracy is not None:
         axes.plot([beside.raw_bytes / 1000], [100 * beside.raw_accuracy], "*", color="#009E73", markersize=17)
         axes.annotate(
-            f"every image to everybody:\n{percent(beside.raw_accuracy)} for {kilobytes(beside.raw_bytes)}",
+            f"every image to everybody:\n{percent(beside.raw_accuracy)} for {size(beside.raw_bytes)}",
             (beside.raw_bytes / 1000, 100 * beside.raw_accuracy),
             xytext=(-14, -16), textcoords="offset points", ha="right", va="top", fontsize=11,
         )  # fmt: skip
@@ -97,8 +98,8 @@ def save_bytes_picture(live: Curve, beside: Comparison, title: str, path: Path) 
 
 
 def _draw(axes: Axes, curve: Curve, colour: str, line: str) -> None:
-    sizes = [max(0.05, size / 1000) for size in curve.sizes_bytes]
-    label = f"{curve.name} (at last {percent(curve.accuracy[-1])}, {kilobytes(curve.sizes_bytes[-1])})"
+    sizes = [max(0.05, spent / 1000) for spent in curve.sizes_bytes]
+    label = f"{curve.name} (at last {percent(curve.accuracy[-1])}, {size(curve.sizes_bytes[-1])})"
     axes.plot(sizes, [100 * part for part in curve.accuracy], line, color=colour, linewidth=2.8, label=label)
     axes.plot(sizes[-1:], [100 * curve.accuracy[-1]], "o", color=colour, markersize=8)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeswarm.demo.history import History
-from edgeswarm.demo.summary import Summary, kilobytes, percent
+from edgeswarm.demo.summary import Summary, percent
+from edgeswarm.readable import size
 from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _cost(summary: Summary) -> str:
     if summary.sharing_bytes_per_agent is None or summary.saved is None:
         return "What it cost"
     less = "less" if summary.saved >= 0 else "more"
-    sharing, raw = kilobytes(summary.sharing_bytes_per_agent), kilobytes(summary.raw_bytes_per_agent)
+    sharing, raw = size(summary.sharing_bytes_per_agent), size(summary.raw_bytes_per_agent)
     return (
         f"What it cost: {sharing} per device for sharing,\n"
         f"{percent(abs(summary.saved))} {less} than the raw samples ({raw})"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgeswarm import readable
 from edgeswarm.demo.history import AgentHistory, History
 
 FLOAT_BYTES = 4
@@ -92,8 +93,8 @@ def in_words(summary: Summary) -> list[str]:
     ]
     if summary.sharing_bytes_per_agent is not None:
         words.append(
-            f"That cost {kilobytes(summary.sharing_bytes_per_agent)} of MQTT traffic per device, in and out "
-            f"(and {kilobytes(summary.report_bytes_per_agent)} more for status reports to this screen)."
+            f"That cost {readable.size(summary.sharing_bytes_per_agent)} of MQTT traffic per device, in and out "
+            f"(and {readable.size(summary.report_bytes_per_agent)} more for status reports to this screen)."
         )
     if summary.saved is not None:
         less = "less" if summary.saved >= 0 else "more"
@@ -104,7 +105,7 @@ def in_words(summary: Summary) -> list[str]:
         )
         words.append(
             f"Sending every {sample}, without labels and packet headers) would have taken "
-            f"{kilobytes(summary.raw_bytes_per_agent)} per device: "
+            f"{readable.size(summary.raw_bytes_per_agent)} per device: "
             f"the swarm took {percent(abs(summary.saved))} {less} (status reports left out)."
         )
     if summary.reported < summary.agents:
@@ -113,14 +114,8 @@ def in_words(summary: Summary) -> list[str]:
 
 
 def percent(part: float | None) -> str:
-    """0.873 as "87 %"; a dash for None."""
-    return "-" if part is None else f"{100 * part:.0f} %"
-
-
-def kilobytes(count: float) -> str:
-    """Bytes as "12.3 kB" (1 kB = 1000 bytes), whole from 100 kB on."""
-    thousands = count / 1000
-    return f"{thousands:.0f} kB" if thousands >= 100 else f"{thousands:.1f} kB"
+    """Whole: a hold-out of some hundred samples tells no more."""
+    return readable.percent(part, 0)
 
 
 def as_json(history: History, summary: Summary) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeswarm.errors import TransportError, WireError
-from edgeswarm.messages import Message, Presence
+from edgeswarm.messages import Presence
+from edgeswarm.transport.base import Observer
 from edgeswarm.transport.mqtt import MqttTransport
 from edgeswarm.transport.settings import MqttSettings
 from edgeswarm.wire import topics
@@ -36,7 +37,7 @@ class Heard:
     links: Mapping[str, Mapping[str, float]]
 
 
-class Watcher:
+class Watcher(Observer):
     """Hears everything at `site`; speaks only in `sweep`.
 
     keep_topics: remember every topic that may be retained, so that `sweep` can empty them.
@@ -155,17 +156,6 @@ class Watcher:
         elif parsed.channel in ("state", "info", "proto") and payload:
             self._topics.add(topic)
 
-    # ---- as a Listener -----------------------------------------------------------------------------------------------
-
-    def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None:
-        """An observer is not given messages."""
-
-    def on_refused(self, sender: str, reason: str) -> None:
-        """Not ours to judge: the agents count what they refuse."""
-
     def on_presence(self, presence: Presence) -> None:
         """Remember who is there."""
         self.states[presence.node] = presence.state
-
-    def on_link(self, up: bool, detail: str) -> None:
-        """The transport reconnects by itself."""

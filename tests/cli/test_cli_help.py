@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from edgeswarm.agent.ledger import Ledger
+from edgeswarm.agent.status_file import write_status
 from edgeswarm.cli import VERBS, group
+from edgeswarm.decision import Decision
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("numpy", "paho", "msgpack", "asyncio", "sklearn", "torch", "onnxruntime", "onnx", "matplotlib", "rich",
@@ -84,6 +88,17 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     assert imported_by(*words) == set()
 
 
+@pytest.mark.parametrize("verb", ["status", "why"])
+def test_a_look_at_the_own_agent_imports_nothing_heavy(verb: str, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.record(Decision(1.0, "share", "sent", "first"))
+    assert ledger.flush()
+    write_status(tmp_path, {"pid": os.getpid(), "at_unix": time.time(), "link": {"up": True}})
+    config = tmp_path / "agent.toml"
+    config.write_text(f'node = "n"\n[strategy]\nname = "d_psgd"\nrate = 0.1\n[state]\nfolder = "{tmp_path}"\n')
+    assert imported_by(verb, "--config", str(config)) == set()
+
+
 def test_the_group_help_loads_no_verb() -> None:
     program = (
         "import sys\nfrom edgeswarm.cli import main\nsys.argv = ['edgeswarm', '--help']\n"
@@ -117,6 +132,15 @@ def test_no_help_line_is_wider_than_a_terminal() -> None:
             CliRunner().invoke(group, [*path, "--help"], prog_name="edgeswarm", terminal_width=80).stdout.splitlines()
         ):
             assert len(line) <= 100, line
+
+
+def test_what_help_writes_again_because_its_origin_is_heavy_is_the_same() -> None:
+    from edgeswarm import messages
+    from edgeswarm.cli import compare, graph, plan
+    from edgeswarm.sim import methods, scenario
+
+    assert graph.SCHEMES == messages.VECTOR_SCHEMES and compare.SPLITS == scenario.SPLITS
+    assert tuple(methods.GOALS) == plan.GOALS
 
 
 def test_the_page_is_current() -> None:

@@ -12,7 +12,7 @@ from edgeswarm.cli.plan import UNNAMED
 
 FIELDS = {
     "nodes", "features", "classes", "model", "graph", "boards", "traffic_per_day_mb", "goal", "samples_per_day",
-    "days_of_data", "choice", "next_best", "reasons", "duration_s", "methods", "config", "model_file",
+    "days_of_data", "choice", "examined_rows", "next_best", "reasons", "duration_s", "methods", "config", "model_file",
 }  # fmt: skip
 OF_A_METHOD = {
     "settings", "told", "period_s", "sent_bytes", "received_bytes", "link_bytes", "most", "age_s", "memory_bytes",
@@ -71,7 +71,7 @@ def test_on_samples_of_ones_own(run: Run, run_json: Callable[..., Any], monkeypa
     assert data["choice"] in played and played["isolated"]["accuracy_own"] > 0.4
     assert data["samples_per_day"] == 30.0
     text = run(*words, "-q").stdout
-    assert text.startswith("take ") and "a day" in text and "virtual time on a sample" in text
+    assert text.startswith("take ") and "virtual time on a sample, examined with 48 rows." in text
     assert "a day with 1,000 samples of each device (assumed: --samples-per-day says otherwise)" in text
 
 
@@ -100,7 +100,7 @@ def test_what_is_recommended_is_a_devices_config(
     pytest.importorskip("onnxruntime")
     from edgeswarm.sim import plan as plans
 
-    monkeypatch.setattr(plans, "BY_RULE", {"common": ("gatta",), "own": ("isolated",)})
+    monkeypatch.setattr(plans, "by_rule", lambda goal: ("gatta",))
     samples("mine.csv")
     Path("node").mkdir()
     words = ("plan", "--data", "mine.csv", "--label", "kind", "--nodes", "4", "--graph", "ring", "--no-simulation")
@@ -145,11 +145,11 @@ def test_without_files_the_sections_say_what_to_make(run: Run, monkeypatch: pyte
 
     samples("mine.csv")
     words = ("plan", "--data", "mine.csv", "--label", "kind", "--no-simulation")
-    monkeypatch.setattr(plans, "BY_RULE", {"common": ("multi_headed_distillation",)})
+    monkeypatch.setattr(plans, "by_rule", lambda goal: ("multi_headed_distillation",))
     text = run(*words).stdout
     assert "[model]\n# path: a model for your samples, the same file on every device; --model-out FILE makes it" in text
     assert "edgeswarm public make mine.csv --label kind --rows 200 -o public.npz" in text
-    monkeypatch.setattr(plans, "BY_RULE", {"common": ("prototype_gossip",)})
+    monkeypatch.setattr(plans, "by_rule", lambda goal: ("prototype_gossip",))
     bare = run(*words, "--graph", "ring", "--model-out", "site.esm")
     assert "prototype_gossip trains no model: nothing is written to site.esm" in bare.stderr
     assert not Path("site.esm").exists() and "[model]" not in bare.stdout and "[graph]" not in bare.stdout
@@ -170,6 +170,32 @@ def test_what_cannot_be_kept_is_one_line(run: Run, words: tuple[str, ...], says:
     assert says in result.stderr.strip().splitlines()[-1] and not Path("x.esm").exists()
 
 
+def test_samples_are_read_as_simulate_reads_them(run: Run, run_json: Callable[..., Any]) -> None:
+    samples("mine.csv")
+    words = ("plan", "--data", "mine.csv", "--label", "kind", "--no-simulation", "--set")
+    Path("one.csv").write_text("a,kind\n1,k\n2,k\n3,k\n")
+    for given, says in (
+        (("plan", "--data", "one.csv", "--label", "kind"), "one: one class alone ('k')"),
+        ((*words, "data.test_path=nosuch.csv"), "nosuch.csv"),
+        ((*words, "data.test_path=one.csv"), "one.csv"),
+    ):
+        assert says in run(*given, code=2).stderr.strip().splitlines()[-1]
+    Path("hall").mkdir()
+    for at in range(4):
+        samples(f"hall/site-{at}.csv", 40)
+    site = ("--data", "hall", "--label", "kind", "--set", "data.split=files", "--nodes", "4", "--no-simulation")
+    assert run_json("plan", *site)["features"] == 5
+
+
+def test_plan_and_compare_ask_for_the_same_unless_told() -> None:
+    from edgeswarm.cli.compare import command as compare
+    from edgeswarm.cli.plan import command as plan
+
+    (goal,) = (each for each in plan.params if each.name == "goal")
+    (exam,) = (each for each in compare.params if each.name == "exam")
+    assert goal.default == exam.default == "common"
+
+
 @pytest.mark.parametrize("verb", ["plan", "simulate"])
 def test_a_mu_that_the_graph_does_not_bear_is_refused_alike(run: Run, verb: str) -> None:
     keys = {"strategy.name": "global_update_tracking", "strategy.mu": "0.9", "swarm.nodes": "16"}
@@ -188,7 +214,8 @@ def test_what_is_set_for_one_method_rules_out_others_that_cannot_bear_it(run_jso
     tracking = data["methods"]["global_update_tracking"]
     assert data["choice"] == "d_psgd" and tracking["refused"].startswith("mu is below 0.333 on this graph")
     data = run_json(*words, "strategy.name=global_update_tracking", "--set", "strategy.ask=true")
-    assert data["choice"] == "global_update_tracking" and "ask" in data["methods"]["gatta"]["refused"]
+    assert data["choice"] == "global_update_tracking" and data["methods"]["d_psgd"]["settings"]["ask"]
+    assert "ask" not in data["methods"]["gatta"]["settings"], "it has no such knob"
 
 
 def test_one_device_learns_alone(run: Run, run_json: Callable[..., Any]) -> None:

@@ -135,6 +135,32 @@ def test_the_folder_comes_from_the_config(run: Run, folder: Path, write: Callabl
     assert "node-1 at site hall" in run("status", "--config", str(config)).stdout
 
 
+@pytest.mark.parametrize("verb", ["status", "why"])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("task = 'A task'", "is not usable in a topic"),
+        ("[strategy]\nname = 'nobody'", "cannot be 'nobody'"),
+        ("[strategy]\nname = 'd_psgd'\nspeed = 1", "d_psgd has no knob 'speed'"),
+        ("[source]\nkind = 'csv'", "needs path to be set too"),
+        ("[broker]\nurls = ''", "unknown key 'urls'"),
+    ],
+)
+def test_what_is_wrong_with_a_config_is_said_where_it_names_no_state(
+    run: Run, tmp_path: Path, verb: str, text: str, says: str
+) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(f"{text}\n[state]\nfolder = 'none'\n")
+    assert says in run(verb, "--config", str(config), code=2).stderr
+
+
+@pytest.mark.parametrize("name", ["a\\u0000b", "x" * 300])
+def test_a_folder_that_no_system_has_is_an_error_not_a_bug(run: Run, tmp_path: Path, name: str) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[state]\nfolder = "{name}"\n')
+    assert "cannot be read" in run("status", "--config", str(config), code=75).stderr
+
+
 def test_watch_repeats_until_interrupted(
     run: Run, folder: Path, write: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

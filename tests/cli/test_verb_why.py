@@ -96,7 +96,7 @@ def test_wrong_words(run: Run, folder: Path) -> None:
 
 def test_an_unknown_decision_says_all_it_knows() -> None:
     assert sentence("walk", "held", "too_hot", {"temperature_c": 81.5, "rest_s": 130.0}) == (
-        "held back (walk): too hot; temperature c 81.5, rest s 2 min"
+        "held back (walk): too hot; temperature c 81.5, rest s 2 min 10 s"
     )
     assert sentence("peer", "muted", "liar", {}, "node-9") == "muted node-9: liar"
     assert sentence("share", "postponed", "later", {}) == "postponed: later"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from edgeswarm.demo.history import AgentHistory, History
-from edgeswarm.demo.summary import Summary, as_json, in_words, kilobytes, percent, raw_bytes, summarise
+from edgeswarm.demo.summary import Summary, as_json, in_words, percent, raw_bytes, summarise
 
 
 def two() -> History:
@@ -101,7 +101,6 @@ def test_words_claim_nothing_that_was_not_measured() -> None:
 
 def test_numbers_for_people() -> None:
     assert (percent(0.873), percent(None), percent(1.0)) == ("87 %", "-", "100 %")
-    assert (kilobytes(950), kilobytes(12_345), kilobytes(367_890)) == ("0.9 kB", "12.3 kB", "368 kB")
 
 
 def test_json_has_the_same_keys_however_little_is_known(made_up_history: Callable[..., History]) -> None:

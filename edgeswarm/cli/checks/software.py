@@ -24,6 +24,7 @@ EXTRAS = {
     "demo": ("the live demo with its data and pictures", ("onnxruntime", "sklearn", "matplotlib", "rich", "PIL")),
     "images": ('[source] kind = "images"', ("PIL",)),
     "sim": ("simulations, sweeps and their pictures", ("onnxruntime", "joblib", "matplotlib", "sklearn", "rich")),
+    "cluster": ("sweeps on a Dask or a Ray cluster", ("distributed", "ray", "grpc")),
 }
 """Extra of the package: what it is for, and the modules it brings."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.model import board
 
@@ -242,7 +243,7 @@ def _finish(model: Model, out_file: Path, took_s: float, json_wanted: bool) -> N
         ("model", f"{card.name}: {trains}, embedding {card.embedding}"),
         ("verified", f"{len(compared)} values by onnxruntime, worst relative error {worst.difference:.1e} "
                      f"({worst.output} of {worst.case})"),
-        ("written", f"{out_file}, {output.size(size)}, hash {card.hash[:12]}, in {output.span(took_s)}"),
+        ("written", f"{out_file}, {readable.size(size)}, hash {card.hash[:12]}, in {readable.span(took_s)}"),
     ])  # fmt: skip
 
 

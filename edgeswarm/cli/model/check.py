@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.model import board
 from edgeswarm.errors import EXIT_CHECK_FAILED
@@ -133,13 +134,13 @@ def _faults(compared: list[Compared], measured: Measured | None, place: Here) ->
     budget = place.budget
     if measured.step_s is not None and measured.step_s > budget.max_step_s:
         faults.append(
-            f"a step takes {output.brief(measured.step_s)}, the profile allows {output.brief(budget.max_step_s)}; "
+            f"a step takes {readable.brief(measured.step_s)}, the profile allows {readable.brief(budget.max_step_s)}; "
             "use a smaller batch or model"
         )
     if budget.memory_bytes is not None and measured.peak_bytes > budget.memory_bytes:
         faults.append(
-            f"{output.size(measured.peak_bytes)} of memory were taken, {output.size(budget.memory_bytes)} are allowed "
-            f"({budget.memory_reason}); use a smaller batch or model"
+            f"{readable.size(measured.peak_bytes)} of memory were taken, "
+            f"{readable.size(budget.memory_bytes)} are allowed ({budget.memory_reason}); use a smaller batch or model"
         )
     return faults
 
@@ -158,9 +159,9 @@ def _print(
         click.echo()
         items = []
         if measured.step_s is not None:
-            items.append((f"training step, batch {measured.batch}", output.brief(measured.step_s)))
-        items.append(("one answer", output.brief(measured.inference_s)))
-        items.append(("peak memory of this process", output.size(measured.peak_bytes)))
+            items.append((f"training step, batch {measured.batch}", readable.brief(measured.step_s)))
+        items.append(("one answer", readable.brief(measured.inference_s)))
+        items.append(("peak memory of this process", readable.size(measured.peak_bytes)))
         output.pairs(items)
     click.echo()
     for fault in faults:

@@ -118,9 +118,9 @@ def _numbers(
             f"{path}: {width:,} numbers a sample, but the model takes {shape} ({spec.size:,}); "
             "bring samples of that shape, or build a model for these"
         )
-    x, names = labelled_file(settings, path, label, schema, limit_rows=limit_rows, seed=seed)
+    found = labelled_file(settings, path, label, schema, limit_rows=limit_rows, seed=seed)
     order = order_of(schema, spec, str(path))
-    return (x if order is None else x[:, order]).reshape(-1, *spec.shape), names, in_bytes(schema, spec)
+    return (found.x if order is None else found.x[:, order]).reshape(-1, *spec.shape), found.y, in_bytes(schema, spec)
 
 
 def _image_settings(path: Path, spec: InputSpec) -> Any:

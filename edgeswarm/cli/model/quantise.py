@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.model import board, data
 from edgeswarm.errors import EXIT_CHECK_FAILED
@@ -113,7 +114,7 @@ def _print(
 ) -> None:
     output.table(
         ["numbers", "right", "size", "answer"],
-        [[name, f"{100 * q.accuracy:.2f} %", output.size(q.size_bytes), output.brief(q.inference_s)]
+        [[name, f"{100 * q.accuracy:.2f} %", readable.size(q.size_bytes), readable.brief(q.inference_s)]
          for name, q in (("float32", before), ("int8", after))],
         right="right size answer",
     )  # fmt: skip

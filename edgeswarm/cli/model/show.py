@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.model import board
 
@@ -75,10 +76,10 @@ def _refusal(card: ModelCard, profile: Profile, memory_bytes: int) -> str:
     if card.size > training.max_params:
         return f"over {training.max_params:,} parameters"
     if file_bytes > training.max_model_bytes:
-        return f"file over {output.size(training.max_model_bytes)}"
+        return f"file over {readable.size(training.max_model_bytes)}"
     limit_bytes = memory.memory_max_mb * 1_000_000 or int(memory.ram_mb_min * 1_000_000 * memory.memory_max_share)
     if limit_bytes and memory_bytes > limit_bytes:
-        return f"over {output.size(limit_bytes)} of memory"
+        return f"over {readable.size(limit_bytes)} of memory"
     return ""
 
 
@@ -108,15 +109,15 @@ def _print(
         _heading("one exchange of all parameters (messages: MQTT packets of 120 kB)")
         output.table(
             ["sent as", "size", "messages"],
-            [[e.scheme, output.size(e.size_bytes), f"{e.messages:,}"] for e in exchanges],
+            [[e.scheme, readable.size(e.size_bytes), f"{e.messages:,}"] for e in exchanges],
             right="size messages",
         )
     _heading("cost by board (estimates from the profiles, not measured there)")
     rows = [_board_row(each) for each in boards]
     if measured is not None:
-        step = output.brief(measured.step_s) if measured.step_s is not None else "-"
-        rows.append([f"this machine, {backend}", str(measured.batch) if card.losses else "-", step,
-                     output.brief(measured.inference_s), output.size(measured.peak_bytes), MEASURED, ""])  # fmt: skip
+        batch = str(measured.batch) if card.losses else "-"
+        took = [readable.brief(measured.step_s), readable.brief(measured.inference_s)]
+        rows.append([f"this machine, {backend}", batch, *took, readable.size(measured.peak_bytes), MEASURED, ""])
     heads = ["board", "batch", "step", "answer", "memory", "figures", "fits"]
     if not any(row[-1] for row in rows):
         heads, rows = heads[:-1], [row[:-1] for row in rows]
@@ -124,10 +125,10 @@ def _print(
 
 
 def _board_row(cost: dict[str, Any]) -> list[str]:
-    step = output.brief(cost["step_s"]) if cost["step_s"] is not None else "-"
     verdict = click.style(f"no: {cost['refused']}", fg="yellow") if cost["refused"] else "yes"
-    return [cost["profile"], str(cost["batch"] or "-"), step, output.brief(cost["inference_s"]),
-            output.size(cost["memory_bytes"]), ESTIMATE, verdict]  # fmt: skip
+    took = [readable.brief(cost["step_s"]), readable.brief(cost["inference_s"])]
+    return [cost["profile"], str(cost["batch"] or "-"), *took,
+            readable.size(cost["memory_bytes"]), ESTIMATE, verdict]  # fmt: skip
 
 
 def _facts(file: Path, model: Model) -> list[tuple[str, str]]:
@@ -135,7 +136,7 @@ def _facts(file: Path, model: Model) -> list[tuple[str, str]]:
     size = sum(entry.size_bytes for entry in card.files.values())
     labels = f"{len(card.labels)}: {_few(card.labels)}" if card.labels else "none: a pure encoder"
     facts = [
-        ("file", f"{file} ({output.size(size)} in {len(card.files)} members)"),
+        ("file", f"{file} ({readable.size(size)} in {len(card.files)} members)"),
         ("model", card.name if card.name == card.architecture else f"{card.name}, {card.architecture}"),
         ("hash", card.hash),
         ("licence", card.licence),
@@ -150,7 +151,7 @@ def _facts(file: Path, model: Model) -> list[tuple[str, str]]:
         ("losses", ", ".join(card.losses) or "none: serves, does not train"),
         (
             "one sample",
-            f"{output.count(card.flops)} flops, {output.size(card.activation_bytes)} of intermediate values",
+            f"{readable.count(card.flops)} flops, {readable.size(card.activation_bytes)} of intermediate values",
         ),
     ]
     if card.size:

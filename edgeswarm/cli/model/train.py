@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 from edgeswarm.cli.model import board, data
 
@@ -137,7 +138,7 @@ def command(
     optimiser = _optimiser(kind, rate, momentum, weight_decay, clip, schedule, warmup, steps)
     fit = Fit(backend, model, training.x, training.y, optimiser, rows_per_step, proximal, seed)
     before = accuracy(backend, model, held_out.x, held_out.y, model.initial)
-    output.say(f"before: {output.percent(before)} of the held-out samples are right")
+    output.say(f"before: {readable.percent(before)} of the held-out samples are right")
     start = time.monotonic()
     history, whole = _epochs(fit, epochs, lambda: accuracy(backend, model, held_out.x, held_out.y, fit.params))
     took_s = time.monotonic() - start
@@ -203,9 +204,9 @@ def _epochs(fit: Fit, epochs: int, measured: Any) -> tuple[list[Epoch], bool]:
                 ) as bar:
                     loss = fit.epoch(number, bar.update)
             history.append(Epoch(number, loss, measured()))
-            share = output.percent(history[-1].accuracy)
+            share = readable.percent(history[-1].accuracy)
             output.say(
-                f"epoch {number}/{epochs}: loss {output.number(loss)}, {share} of the held-out samples are right"
+                f"epoch {number}/{epochs}: loss {readable.number(loss)}, {share} of the held-out samples are right"
             )
     except KeyboardInterrupt:
         return history, False
@@ -246,7 +247,8 @@ def _report(
         })  # fmt: skip
         return
     output.pairs([
-        ("held out", f"{output.percent(after)} right, {output.percent(before)} before"),
-        ("steps", f"{fit.steps:,} in {output.span(took_s)}, {output.brief(took_s / fit.steps)} each, with measuring"),
+        ("held out", f"{readable.percent(after)} right, {readable.percent(before)} before"),
+        ("steps",
+         f"{fit.steps:,} in {readable.span(took_s)}, {readable.brief(took_s / fit.steps)} each, with measuring"),
         ("written", f"{out_file}, hash {trained.card.hash[:12]}"),
     ])  # fmt: skip

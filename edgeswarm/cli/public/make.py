@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 
 
@@ -76,7 +77,7 @@ def command(
     output.pairs([
         ("public set", f"{len(public.x):,} of {len(found.x):,} samples of {public.x.shape[1]:,} numbers, "
                        f"{len(classes)} classes, no labels"),
-        ("written", f"{out_file}, {output.size(size)}, hash {public.hash[:12]}"),
+        ("written", f"{out_file}, {readable.size(size)}, hash {public.hash[:12]}"),
     ])  # fmt: skip
 
 

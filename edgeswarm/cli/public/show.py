@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeswarm import readable
 from edgeswarm.cli import options, output
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def command(file: Path, json_wanted: bool) -> None:
              "version": public.version, "hash": public.hash, "message_bytes": sizes}
         )  # fmt: skip
         return
-    shown = ", ".join(f"{output.size(size)} as {encoding}" for encoding, size in sizes.items())
+    shown = ", ".join(f"{readable.size(size)} as {encoding}" for encoding, size in sizes.items())
     output.pairs([
         ("public set", f"{len(public.x):,} samples of {public.x.shape[1]:,} numbers, version {public.version}"),
         ("classes", ", ".join(public.classes)),
