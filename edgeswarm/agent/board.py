@@ -32,7 +32,6 @@ class Board:
     cores: int
     features: frozenset[str]
     ram_bytes: int | None
-    available_bytes: int | None
     cgroup_limit_bytes: int | None
     limit_enforced: bool | None
 
@@ -51,7 +50,6 @@ def board(root: Path = Path("/"), machine: str | None = None) -> Board:
         cores=cores,
         features=features,
         ram_bytes=memory.get("MemTotal"),
-        available_bytes=memory.get("MemAvailable"),
         cgroup_limit_bytes=_cgroup_limit(root),
         limit_enforced=limit_enforced(root),
     )

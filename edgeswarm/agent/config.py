@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edgeswarm.agent.config_rules import check_whole
 from edgeswarm.agent.fields import Setting, checked, from_text, settings_of
 from edgeswarm.agent.layers import (
     BY_SECTION,
@@ -67,6 +66,7 @@ __all__ = [
     "nearest",
     "redacted",
     "rows",
+    "state_folder",
 ]
 
 SET_BY_THE_AGENT = ("name", "schema", "card", "start", "topology", "public")
@@ -111,17 +111,9 @@ def load(
     Raises ConfigError, one line: unknown key or section, wrong type, out of range, something missing or contradictory,
     not TOML, unreadable file.
     """
-    environ = os.environ if environ is None else environ
-    cwd = Path.cwd() if cwd is None else cwd
-    files = [Path(path)] if path is not None else _usual_files(environ, root, cwd)
-    layers = [
-        read_overrides(overrides or {}, cwd),
-        read_environ(environ, cwd),
-        *(read_file(file) for file in files),
-    ]
-    values, where = _merge(layers, environ)
-    origins = Origins(where, tuple(files), tuple(name for layer in layers for name in layer.unused))
+    from edgeswarm.agent.config_rules import check_whole  # brings NumPy
 
+    values, origins = _values(path, overrides or {}, environ, root, cwd)
     table = _strategies() if strategies is None else strategies
     name = values.get("strategy.name", BY_SECTION["strategy"]["name"].default)
     if name not in table:
@@ -133,10 +125,6 @@ def load(
         known = BY_SECTION[section]
         chosen = {key: values[f"{section}.{key}"] for key in known if f"{section}.{key}" in values}
         parts[section] = StrategyConfig(name, knobs) if cls is StrategyConfig else cls(**chosen)
-    if not parts["state"].folder:
-        folder, origin = _state_folder(parts.get("node", ""), environ, root)
-        parts["state"] = StateConfig(folder, parts["state"].every_s)
-        where["state.folder"] = origin
     config = Config(**parts)
     try_strategy(config.strategy, table, origins)
     check_whole(config, origins, complete)
@@ -146,6 +134,39 @@ def load(
                 text = f"= {name!r} {does}: set [{section}] path as well"
                 raise fail(origins["strategy.name"], "strategy.name", text)
     return config, origins
+
+
+def state_folder(
+    path: Path | str | None = None,
+    environ: Mapping[str, str] | None = None,
+    root: Path = Path("/"),
+    *,
+    cwd: Path | None = None,
+) -> Path:
+    """Where the agent with this configuration keeps its state; arguments as of `load`.
+
+    Each value is checked, but neither a method's knobs nor the rules between settings: both bring NumPy, and a look at
+    a folder takes a quarter of the time without. Raises ConfigError.
+    """
+    return Path(_values(path, {}, environ, root, cwd)[0]["state.folder"])
+
+
+def _values(
+    path: Path | str | None,
+    overrides: Mapping[str, object],
+    environ: Mapping[str, str] | None,
+    root: Path,
+    cwd: Path | None,
+) -> tuple[dict[str, Any], Origins]:
+    """The values that somebody has set, and state.folder in any case, by dotted key; arguments as of `load`."""
+    environ = os.environ if environ is None else environ
+    cwd = Path.cwd() if cwd is None else cwd
+    files = [Path(path)] if path is not None else _usual_files(environ, root, cwd)
+    layers = [read_overrides(overrides, cwd), read_environ(environ, cwd), *(read_file(file) for file in files)]
+    values, where = _merge(layers, environ)
+    if not values.get("state.folder"):
+        values["state.folder"], where["state.folder"] = _state_folder(values.get("node", ""), environ, root)
+    return values, Origins(where, tuple(files), tuple(name for layer in layers for name in layer.unused))
 
 
 def _usual_files(environ: Mapping[str, str], root: Path, cwd: Path) -> list[Path]:

@@ -31,7 +31,7 @@ from edgeswarm.errors import ConfigError, ModelError
 from edgeswarm.maths.graphs import Topology
 from edgeswarm.models.file import Model
 from edgeswarm.models.public import PublicSet
-from edgeswarm.strategies.base import equipped, wants_model, wants_public
+from edgeswarm.strategies.base import equipped, wants_model, wants_neighbours, wants_public
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def needed(config: Config) -> Files:
     if public.path and not wants_public(strategy):
         log.warning("[public] path is not used: %s learns from no public samples", name)
         public = PublicConfig()
-    if graph != GraphConfig() and not hasattr(strategy, "topology"):
+    if graph != GraphConfig() and not wants_neighbours(strategy):
         log.warning("[graph] is not used: with %s everybody hears everybody", name)
         graph = GraphConfig()
     if wants_model(strategy) and not model.path:

@@ -52,7 +52,7 @@ async def hold_out(
     config: Config, preparation: Preparation, serving: Serving, notes: dict[str, float], counters: Counter[str]
 ) -> HoldOut:
     """The file that `[evaluate]` names; the rest as `HoldOut` has it. Raises DataError when it cannot be used."""
-    raw, truth = await asyncio.to_thread(
+    held = await asyncio.to_thread(
         labelled_file,
         config.source,
         config.evaluate.path,
@@ -61,4 +61,4 @@ async def hold_out(
         seed=config.seed,
         same_form=not preparation.trivial,
     )
-    return HoldOut(raw, truth, serving, notes, counters)
+    return HoldOut(held.x, held.y, serving, notes, counters)

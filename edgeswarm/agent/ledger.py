@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeswarm.agent.faults import fault_text
-from edgeswarm.strategies.base import Decision
+from edgeswarm.decision import Decision
 
 NAME, PREVIOUS_NAME = "decisions.jsonl", "decisions.previous.jsonl"
 MEMORY_ENTRIES = 2_000

@@ -87,7 +87,6 @@ class Runtime:
 
     backends: tuple[str, ...] = _key(choices=BACKENDS)
     memory_arena: bool = _key()
-    allow_spinning: bool = _key()
     env: Mapping[str, str] = _key()
 
 
@@ -102,7 +101,7 @@ class Wheels:
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """[power]: mode by its name (numbers differ between boards); set by whoever runs the fleet, read by the agent."""
+    """[power]: mode by its name (numbers differ between boards)."""
 
     mode: str
     fanless: bool
@@ -232,4 +231,4 @@ TABLES: Mapping[str, type] = {
     "wheels": Wheels, "power": Power, "thermal": Thermal, "storage": Storage, "watchdog": Watchdog, "clock": Clock,
     "limits": Limits, "mqtt": Mqtt, "training": Training, "speed": Speed,
 }  # fmt: skip
-"""Tables of a profile file, by name, in the order of the files."""
+"""Tables of a profile file, by name, in the order of the files. What the rollout alone reads: see the README there."""

@@ -19,6 +19,23 @@ class Listener(Protocol):
     def on_link(self, up: bool, detail: str) -> None: ...
 
 
+class Observer:
+    """A `Listener` that is told nothing: an observer hears by topic what it asks for (`MqttTransport.subscribe_raw`),
+    nodes count what they refuse, and the transport reconnects by itself."""
+
+    def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None:
+        """Not for an observer."""
+
+    def on_refused(self, sender: str, reason: str) -> None:
+        """Not for an observer."""
+
+    def on_presence(self, presence: Presence) -> None:
+        """Not for an observer, unless it wants to know who is there."""
+
+    def on_link(self, up: bool, detail: str) -> None:
+        """Not for an observer, unless it keeps time."""
+
+
 class Transport(Protocol):
     """Messages out, messages in."""
 

@@ -99,7 +99,7 @@ class MemoryHub:
             member.link_down("cut off")
             delay_s = self.weather.will_delay_s if will_delay_s is None else will_delay_s
             self.clock.call_at(self.clock.now() + delay_s, self.speak_will, node, member.cuts)
-        else:
+        elif not member.counters["connects"]:  # its first link is under way; of a lost one, only the will
             member.cuts += 1
 
     def heal(self, node: str) -> None:

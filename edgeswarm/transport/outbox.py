@@ -37,7 +37,6 @@ class Outbox:
         self._names = itertools.count()
         self._under_way: OrderedDict[int, Packet] = OrderedDict()
         self._plain_bytes = 0
-        self.waiting_bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -105,11 +104,10 @@ class Outbox:
         lost = [*self._under_way.values(), *self._waiting.values()]
         self._under_way.clear()
         self._waiting.clear()
-        self.waiting_bytes = self._plain_bytes = 0
+        self._plain_bytes = 0
         return lost
 
     def _count(self, packet: Packet, sign: int) -> None:
-        self.waiting_bytes += sign * _bytes(packet)
         if not packet.slot:
             self._plain_bytes += sign * _bytes(packet)
 

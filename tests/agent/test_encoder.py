@@ -164,8 +164,7 @@ def test_a_source_may_be_as_wide_as_its_encoder_takes(tmp_path: Path) -> None:
     assert schema is not None and schema.form == "uint8:50x50x3" and len(schema.features) == 7500
     with pytest.raises(DataError, match="7500 features, the model takes 5000"):
         open_source(settings, "t", most=5000)
-    x, _ = labelled_file(settings, file, "", schema)
-    assert x.shape == (2, 7500)
+    assert labelled_file(settings, file, "", schema).x.shape == (2, 7500)
 
 
 def test_a_file_to_score_against_must_be_stored_alike_where_that_matters(tmp_path: Path) -> None:
@@ -174,7 +173,7 @@ def test_a_file_to_score_against_must_be_stored_alike_where_that_matters(tmp_pat
     settings = SourceConfig("npz", str(tmp_path / "a.npz"))
     schema = open_source(settings, "t").schema()
     assert schema is not None
-    assert labelled_file(settings, tmp_path / "b.npz", "", schema)[0].shape == (2, 48)
+    assert labelled_file(settings, tmp_path / "b.npz", "", schema).x.shape == (2, 48)
     with pytest.raises(DataError, match=r"stored as plain rows, but this node's source stores them as uint8:4x4x3"):
         labelled_file(settings, tmp_path / "b.npz", "", schema, same_form=True)
 

@@ -56,9 +56,7 @@ def test_two_agents_learn_and_hear_each_other_and_stop_in_good_order(broker, str
     assert said["notes"]["peers"] == 1 and "faults" not in said["notes"]
     assert stranger.payloads(f"edgeswarm/v1/{site}/a/health")
 
-    began = time.monotonic()
     assert a.end(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 20  # three seconds on a machine that has nothing else to do
     assert stranger.wait_presence(site, "a", "disconnected").epoch == said["epoch"]
     assert b.end(signal.SIGINT) == 0
     status = json.loads((a.state / "status.json").read_text())

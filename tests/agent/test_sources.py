@@ -14,7 +14,16 @@ import pytest
 from PIL import Image
 
 from edgeswarm.agent.settings import SourceConfig
-from edgeswarm.agent.sources import CsvSource, ImagesSource, NpzSource, Pace, Schema, labelled_file, open_source
+from edgeswarm.agent.sources import (
+    CsvSource,
+    ImagesSource,
+    NpzSource,
+    Pace,
+    Schema,
+    labelled,
+    labelled_file,
+    open_source,
+)
 from edgeswarm.errors import DataError
 
 
@@ -379,16 +388,26 @@ def test_a_labelled_file_is_read_for_scoring(folder, tmp_path):
     settings = SourceConfig("mqtt", topic="a", image_size=2)
     path = tmp_path / "d.csv"
     path.write_text("other,b,a,state\n" + "".join(f"w,{n},1,{'late' if n > 900 else 'early'}\n" for n in range(1000)))
-    x, y = labelled_file(settings, path, "state", Schema("t", ("a", "b")), limit_rows=100, seed=3)
+    found = labelled_file(settings, path, "state", Schema("t", ("a", "b")), limit_rows=100, seed=3)
+    x, y = found.x, found.y
+    assert found.of == 1000 and not found.dropped
     assert x.shape == (100, 2) and x.dtype == np.float32 and len(y) == 100
     assert (x[:, 0] == 1).all() and (np.diff(x[:, 1]) > 0).all()
     assert 300 < x[:, 1].mean() < 700  # spread over the file, not its beginning
     assert y[0] == "early"
     np.savez(tmp_path / "d.npz", x=np.ones((3, 2)), y=np.array([1, 2, 3]))
-    x, y = labelled_file(settings, tmp_path / "d.npz", "", Schema("t", ("a", "b")))
-    assert x.tolist() == [[1, 1]] * 3 and y == ("1", "2", "3")
+    found = labelled_file(settings, tmp_path / "d.npz", "", Schema("t", ("a", "b")))
+    assert found.x.tolist() == [[1, 1]] * 3 and found.y == ("1", "2", "3")
     schema = ImagesSource(folder, "t", size=2).schema()
-    assert labelled_file(settings, folder, "", schema)[0].shape == (6, 4)
+    assert labelled_file(settings, folder, "", schema).x.shape == (6, 4)
+
+
+def test_samples_that_are_not_used_are_counted_by_reason(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("a,label\n1,x\n,x\nnan,x\n2,\n3,\n4,y\n")
+    found = labelled(CsvSource(path, "t"), 10, 0)
+    assert found.y == ("x", "y") and found.of == 2
+    assert found.dropped == {"missing_value": 1, "non_finite": 1, "no_label": 2}
 
 
 def test_a_labelled_file_must_fit(folder, tmp_path):

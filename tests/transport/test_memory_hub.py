@@ -43,6 +43,26 @@ def test_a_cut_node_is_lost_after_the_delay_and_a_quick_return_is_not_noticed() 
     assert [up for up, _ in heard["a"].links] == [True, False, True, False]
 
 
+def test_a_will_is_spoken_though_the_node_loses_its_power_while_it_is_cut_off() -> None:
+    clock, hub, _, heard = swarm("ab", Weather(will_delay_s=5))
+    hub.cut("a")
+    clock.run(3.0)
+    hub.cut("a")
+    clock.run(5.9)
+    assert heard["b"].state("a") == "ready"
+    clock.run(6.1)
+    assert heard["b"].state("a") == "lost"
+
+
+def test_a_node_that_is_cut_off_before_its_first_link_is_not_taken() -> None:
+    clock, hub, _, _ = swarm("a")
+    late = Heard("late")
+    hub.join("late", late)
+    hub.cut("late")
+    clock.run(9.0)
+    assert late.links == []
+
+
 def test_what_is_on_its_way_to_a_cut_node_is_lost_to_it() -> None:
     clock, hub, nodes, heard = swarm("ab", Weather(delay_s=(0.5, 0.5)))
     nodes["a"].send("b", Pull(7, 1, 1))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ __all__ = [
     "CsvSource",
     "FileSource",
     "ImagesSource",
+    "Labelled",
     "MqttSource",
     "NpzSource",
     "Pace",
@@ -29,6 +32,7 @@ __all__ = [
     "Schema",
     "Source",
     "fingerprint",
+    "labelled",
     "labelled_file",
     "open_source",
 ]
@@ -78,12 +82,11 @@ def labelled_file(
     limit_rows: int = 5_000,
     seed: int = 0,
     same_form: bool = False,
-) -> tuple[Array, tuple[str, ...]]:
-    """Labelled samples to score against: (n, d) float32 and n labels, n at most `limit_rows`.
+) -> Labelled:
+    """Labelled samples to score against, at most `limit_rows`, drawn as by `labelled`.
 
-    A larger file is sampled evenly (reservoir sampling: A. G. Waterman's algorithm R), so files sorted by class are
-    fine; the same seed takes the same rows. settings: the node's [source], for how its images are scaled. same_form:
-    whether `schema.form` matters. Reads the whole file: call it in a worker thread.
+    settings: the node's [source], for how its images are scaled. same_form: whether `schema.form` matters. Reads the
+    whole file: call it in a worker thread.
 
     Raises DataError when the file cannot be read, does not fit `schema`, or holds no labelled sample.
     """
@@ -99,11 +102,34 @@ def labelled_file(
     if same_form and source.schema().form != schema.form:
         found, wanted = (form or "plain rows" for form in (source.schema().form, schema.form))
         raise DataError(f"{path}: samples are stored as {found}, but this node's source stores them as {wanted}")
+    return labelled(source, limit_rows, seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """x: (n, d) float32.  y: n labels.  of: how many labelled samples there were.  dropped: samples that were not used,
+    by reason; a file's own, and `no_label`."""
+
+    x: Array
+    y: tuple[str, ...]
+    of: int
+    dropped: Counter[str]
+
+
+def labelled(source: FileSource, limit_rows: int, seed: int) -> Labelled:
+    """The labelled samples of a file, at most `limit_rows`.
+
+    A larger file is sampled evenly (reservoir sampling: A. G. Waterman's algorithm R), so files sorted by class are
+    fine; the same seed takes the same rows. Raises DataError: there is none.
+    """
     rng = np.random.default_rng(seed)
     kept: list[tuple[int, Sample]] = []
     seen = 0
     for row in source.rows():
-        if row is None or row.label is None:
+        if row is None:
+            continue
+        if row.label is None:
+            source.dropped["no_label"] += 1
             continue
         if len(kept) < limit_rows:
             kept.append((seen, row))
@@ -111,9 +137,10 @@ def labelled_file(
             kept[place] = (seen, row)
         seen += 1
     if not kept:
-        raise DataError(f"{path}: holds no labelled sample")
+        raise DataError(f"{source.path}: holds no labelled sample")
     kept.sort(key=lambda pair: pair[0])
-    return np.stack([row.x for _, row in kept]), tuple(str(row.label) for _, row in kept)
+    labels = tuple(str(row.label) for _, row in kept)
+    return Labelled(np.stack([row.x for _, row in kept]), labels, seen, Counter(source.dropped))
 
 
 def _in_words(schema: Schema) -> str:
