@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "edgeswarm"
-FREE = {"errors", "values", "messages", "__init__", "__main__"}
+FREE = {"errors", "values", "decision", "readable", "whole_file", "messages", "__init__", "__main__"}
 
 
 def _folder(path: Path) -> str:

@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgeswarm"
 ORDER = [
-    "errors", "values", "messages", "wire", "maths", "models", "backends", "export", "strategies",
-    "transport", "agent", "sim", "demo", "cli", "__main__",
+    "errors", "values", "decision", "readable", "whole_file", "messages", "wire", "maths", "models", "backends",
+    "export", "strategies", "transport", "agent", "sim", "demo", "cli", "__main__",
 ]  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

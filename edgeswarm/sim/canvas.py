@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeswarm.errors import EdgeswarmError
-from edgeswarm.sim.whole_file import whole
+from edgeswarm.whole_file import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ def saved(figure: Figure, path: Path) -> Path:
     Raises NoPicture when it cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as fresh, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class name in a script the font lacks is drawn as boxes
             figure.savefig(fresh, format="svg" if path.suffix.lower() == ".svg" else "png")
@@ -55,6 +56,11 @@ def saved(figure: Figure, path: Path) -> Path:
 def literal(text: str) -> str:
     """Text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")
+
+
+def time_unit(end_s: float) -> tuple[float, str]:
+    """Seconds in the unit of a time axis that ends there, and the unit's name."""
+    return (1.0, "seconds") if end_s <= 900 else (60.0, "minutes") if end_s <= 21_600 else (3600.0, "hours")
 
 
 def tidy(axes: Any) -> None:

@@ -17,14 +17,12 @@ import numpy as np
 from edgeswarm.agent.fields import settings_of
 from edgeswarm.agent.names import did_you_mean
 from edgeswarm.errors import ConfigError
-from edgeswarm.models.file import read
-from edgeswarm.models.limits import Limits
-from edgeswarm.sim.canvas import COLOURS, canvas, saved, tidy
-from edgeswarm.sim.methods import played_with
+from edgeswarm.readable import brief, percent, size
+from edgeswarm.sim.canvas import COLOURS, canvas, saved, tidy, time_unit
+from edgeswarm.sim.methods import METHODS, not_own, told
 from edgeswarm.sim.outcome import Outcome
-from edgeswarm.sim.report import size, span
 from edgeswarm.sim.scenario import ReportTable, Scenario, changed
-from edgeswarm.sim.sweep import SEED, Cell, sweep, table
+from edgeswarm.sim.sweep import SEED, Cell, sweep, table, tuned
 from edgeswarm.sim.sweep_picture import bytes_axis
 from edgeswarm.strategies import STRATEGIES
 
@@ -39,9 +37,6 @@ CUTS = 4
 """Most budgets in the table of equal bytes."""
 TIMES = (0.1, 0.3, 1.0)
 """Parts of the run at which the table of equal time looks; tenths, so that there is an examination."""
-METHODS = ("prototype_gossip", "global_update_tracking", "qg_dsgdm", "gatta", "multi_headed_distillation",
-           "prototype_distillation")  # fmt: skip
-"""What `edgeswarm plan` may recommend for its own sake; all other strategies are controls."""
 EXAMS = {"own": "accuracy", "common": "accuracy_common"}
 """Classes in the proportions in which each device sees them, or all alike: a figure of `Outcome`."""
 PICTURES = ("compare-bytes.png", "compare-time.png")
@@ -84,7 +79,7 @@ class Curve:
         """As plain values, for JSON."""
         return {
             "method": self.method,
-            "control": self.method not in METHODS,
+            "control": METHODS[self.method].control,
             "at_s": list(self.at_s),
             "bytes": list(self.bytes),
             **{f"accuracy_{exam}": list(values) for exam, values in self.accuracy.items()},
@@ -111,7 +106,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in STRATEGIES:
             raise ConfigError(f"--methods: {name!r} is no method{did_you_mean(name, STRATEGIES)}")
-    return tuple(dict.fromkeys(names)) or (*METHODS, *(name for name in STRATEGIES if name not in METHODS))
+    return tuple(dict.fromkeys(names)) or tuple(METHODS)
 
 
 def looks(duration_s: float, period_s: float) -> tuple[float, ...]:
@@ -122,10 +117,10 @@ def looks(duration_s: float, period_s: float) -> tuple[float, ...]:
 
 
 def cells(
-    scenario: Scenario, methods: Sequence[str], knobs: Mapping[str, str], seeds: int, exam: str = "own"
+    scenario: Scenario, methods: Sequence[str], knobs: Mapping[str, str], seeds: int, exam: str = "common"
 ) -> list[Cell]:
     """A run for each method and seed. knobs: for every method that has them; what neither they nor the scenario say is
-    as `methods.played_with` has it.
+    as `sweep.tuned` has it.
 
     exam: of EXAMS. A method with auxiliary heads answers with the main one, which learns a device's own samples alone;
     where all classes count alike, with the last of those that learn from others, unless knobs say which.
@@ -136,20 +131,16 @@ def cells(
     for knob in knobs:
         if knob not in everybody:
             raise ConfigError(f"--set strategy.{knob}: no method has such a knob{did_you_mean(knob, everybody)}")
-    path = scenario.model.path
-    heads = read(Path(path), Limits()).card.heads if path else scenario.model.heads
-    hops = scenario.topology().graph(scenario.names[0], scenario.names).diameter()[0]
     duration_s, found = scenario.swarm.duration_s, []
     for name in methods:
         own = {f"strategy.{knob}": value for knob, value in knobs.items() if knob in known[name]}
         given = changed(scenario, {"strategy.name": name, **own})
         times = looks(duration_s, getattr(given.method(), "period_s", duration_s))
         given = replace(given, report=ReportTable(duration_s, times))
-        more = played_with(name, given.strategy.knobs, heads, hops, exam)
-        more = {f"strategy.{knob}": value for knob, value in more.items()}
+        played = tuned({}, given, exam).scenario
         for seed in range(seeds):
             settings = {"strategy.name": name, SEED: str(scenario.swarm.seed + seed)}
-            found.append(Cell(settings, changed(given, {**settings, **more})))
+            found.append(Cell(settings, changed(played, settings)))
     return found
 
 
@@ -161,10 +152,11 @@ def compare(
     progress: Callable[[int, int, Cell], None] = lambda done, of, cell: None,
     stop: Callable[[], bool] = lambda: False,
     died: Callable[[str], None] = lambda why: None,
+    exam: str = "common",
 ) -> list[Curve]:
     """A curve for each method, the best at the end first. Runs are kept in `folder` and not played again.
 
-    jobs, progress, stop, died: as `sweep` has them.  Raises what `sweep` does.
+    jobs, progress, stop, died: as `sweep` has them.  exam: of EXAMS, says what is best.  Raises what `sweep` does.
     """
     outcomes = sweep(wanted, folder, jobs, backend=backend, progress=progress, stop=stop, died=died)
     failed = {dict(row.setting)["strategy.name"]: row.failed for row in table(wanted, outcomes, folder)}
@@ -172,20 +164,19 @@ def compare(
     for cell, outcome in zip(wanted, outcomes, strict=True):
         by_method.setdefault(cell.settings["strategy.name"], []).extend([outcome] if outcome is not None else [])
     curves = [_curve(method, found, failed.get(method, ())) for method, found in by_method.items()]
-    return sorted(curves, key=lambda curve: -(curve.in_time(math.inf, "own") or -1.0))
+    return sorted(curves, key=lambda curve: -(curve.in_time(math.inf, exam) or -1.0))
 
 
 def _curve(method: str, outcomes: Sequence[Outcome], failed: tuple[str, ...]) -> Curve:
-    """The mean of some runs of one method, at the examinations in which some device was there in every run."""
+    """The mean of some runs of one method, at the examinations in which some device had an answer in every run."""
     if not outcomes:
         return Curve(method, failed=failed)
     there = [
         at for at in range(len(outcomes[0].at_s))
         if all(outcome.column(key, at) for outcome in outcomes for key in EXAMS.values())
     ]  # fmt: skip
-    # before the first training there are no answers, which is no answer of 0 %; never right at all is one
-    begun = [at for at in there if all(outcome.mean(key, at) for outcome in outcomes for key in EXAMS.values())]
-    there = [at for at in there if at >= begun[0]] if begun else there[-1:]
+    if not there:
+        return Curve(method, failed=(*failed, "no device had an answer in all its runs"))
 
     def mean(key: str, at: int) -> float:
         return float(np.mean([outcome.mean(key, at) or 0.0 for outcome in outcomes]))
@@ -201,10 +192,10 @@ def _curve(method: str, outcomes: Sequence[Outcome], failed: tuple[str, ...]) ->
         {exam: tuple(mean(key, at) for at in there) for exam, key in EXAMS.items()},
         last("rounds"),
         last("age_s"),
-        len(outcomes) if there else 0,
+        len(outcomes),
         failed,
         _head(method, outcomes[0]),
-        _settings(method, outcomes[0]),
+        not_own(method, outcomes[0].scenario["strategy"]),
         outcomes[0].scenario["strategy"],
     )
 
@@ -217,25 +208,10 @@ def _head(method: str, outcome: Outcome) -> str:
     return f"auxiliary head {serve}" if serve else "main head"
 
 
-def _settings(method: str, outcome: Outcome) -> dict[str, Any]:
-    """Those that are not the method's own values."""
-    own = settings_of(STRATEGIES[method])
-    given = {key: value for key, value in outcome.scenario["strategy"].items() if key in own}
-    return {key: value for key, value in given.items() if value != own[key].default}
-
-
 def sentences(curves: Sequence[Curve]) -> list[str]:
     """What a reader of the tables should know: settings, and heads that answer."""
     played = [curve for curve in curves if curve.runs]
-    who: dict[str, list[str]] = {}
-    for curve in played:
-        for key, value in curve.settings.items():
-            who.setdefault(f"{key} {value}", []).append(curve.method)
-    said = [
-        f"{what}, not the method's own: {'all' if len(methods) == len(played) > 1 else ', '.join(methods)}"
-        for what, methods in sorted(who.items())
-    ]
-    return said + [
+    return told({curve.method: curve.settings for curve in played}) + [
         f"{curve.method} answers with its main head, which learns own samples alone; where all classes count "
         "alike its auxiliary heads, which learn from others, are better: --exam common asks the last of them"
         if curve.head == "main head"
@@ -272,7 +248,7 @@ def by_bytes(curves: Sequence[Curve], cuts: Sequence[float], exam: str) -> tuple
     played = [curve for curve in curves if curve.runs]
     played.sort(key=lambda curve: [-(curve.for_bytes(cut, exam) or 0.0) for cut in reversed(cuts)])
     return heads, [
-        [curve.method, _kind(curve), *(_share(curve.for_bytes(cut, exam)) for cut in cuts), size(curve.bytes[-1])]
+        [curve.method, _kind(curve), *(percent(curve.for_bytes(cut, exam)) for cut in cuts), size(curve.bytes[-1])]
         for curve in played
     ]
 
@@ -283,15 +259,15 @@ def by_time(curves: Sequence[Curve], exam: str) -> tuple[list[str], list[list[st
     if not played:
         return [], []
     times = [part * played[0].at_s[-1] for part in TIMES]
-    heads = [*HEADS_TIME[:2], *(f"after {span(at_s)}" for at_s in times), *HEADS_TIME[2:]]
+    heads = [*HEADS_TIME[:2], *(f"after {brief(at_s)}" for at_s in times), *HEADS_TIME[2:]]
     played.sort(key=lambda curve: -(curve.in_time(times[-1], exam) or 0.0))
     return heads, [
         [
             curve.method,
             _kind(curve),
-            *(_share(curve.in_time(at_s, exam)) for at_s in times),
+            *(percent(curve.in_time(at_s, exam)) for at_s in times),
             "-" if not curve.rounds else f"{curve.rounds:.0f}",
-            "-" if curve.age_s is None else span(curve.age_s),
+            brief(curve.age_s),
             size(curve.bytes[-1]),
         ]
         for curve in played
@@ -299,11 +275,7 @@ def by_time(curves: Sequence[Curve], exam: str) -> tuple[list[str], list[list[st
 
 
 def _kind(curve: Curve) -> str:
-    return "" if curve.method in METHODS else "control"
-
-
-def _share(part: float | None) -> str:
-    return "-" if part is None else f"{100 * part:.1f} %"
+    return "control" if METHODS[curve.method].control else ""
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -319,7 +291,7 @@ def draw(curves: Sequence[Curve], title: str, exam: str, folder: Path) -> list[P
         return []
     played.sort(key=lambda curve: -(curve.in_time(math.inf, exam) or 0.0))  # the legend, as the table of equal time
     end_s = max(curve.at_s[-1] for curve in played)
-    unit_s, unit = (1.0, "seconds") if end_s <= 900 else (60.0, "minutes") if end_s <= 21_600 else (3600.0, "hours")
+    unit_s, unit = time_unit(end_s)
     drawn = []
     for name, x, label in (
         (PICTURES[0], lambda curve: curve.bytes, "MQTT bytes of a device so far, sent and received"),
@@ -341,10 +313,10 @@ def draw(curves: Sequence[Curve], title: str, exam: str, folder: Path) -> list[P
 
 def _lines(axes: Axes, curves: Sequence[Curve], x: Callable[[Curve], Sequence[float]], exam: str) -> None:
     """A line for each method: ours solid and broad, controls broken and thin."""
-    controls = [curve.method for curve in curves if curve.method not in METHODS]
+    groups = {control: [name for name, each in METHODS.items() if each.control is control] for control in (False, True)}
     for curve in curves:
-        ours = curve.method in METHODS
-        place = METHODS.index(curve.method) if ours else controls.index(curve.method)
+        ours = not METHODS[curve.method].control
+        place = groups[not ours].index(curve.method)
         colour, style = COLOURS[place % len(COLOURS)], "-" if ours else ("--", ":", "-.")[place // len(COLOURS) % 3]
         y = [100 * value for value in curve.accuracy[exam]]
         label = curve.title.replace("_", " ").replace(" (", "\n(")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeswarm.agent.settings import SourceConfig
-from edgeswarm.agent.sources import Pace, labelled_file, open_source
+from edgeswarm.agent.sources import FileSource, Labelled, Pace, labelled, labelled_file, open_source
 from edgeswarm.agent.sources.base import Schema
 from edgeswarm.errors import DataError
 from edgeswarm.messages import Array
@@ -24,6 +25,11 @@ TASK = "default"
 """Task of the agent's configuration, unless it says another."""
 MOST_BROKEN_CLASSES = 10
 """Numbers with a fraction that may be classes all the same: marks from 0 to 5 in halves."""
+LEFT_OUT = {
+    "no_label": "have no label", "missing_value": "have an empty cell", "bad_label": "have an unusable label",
+    "non_finite": "hold a number that is not finite",
+}  # fmt: skip
+"""Why rows are not used, by the source's name of it."""
 _TRAIN, _TEST = ("x_train", "y_train"), ("x_test", "y_test")
 
 
@@ -31,9 +37,8 @@ _TRAIN, _TEST = ("x_train", "y_train"), ("x_test", "y_test")
 class DataSet:
     """Labelled rows. x: (n, d) float32, finite; y: n class names; features: d names; notes: what was left out.
 
-    form: as in `agent.sources.base.Schema`.  test: rows and labels that are for examination alone, where the file keeps
-    such apart.  parts: where each device has a file of its own, by that file's name, the
-    places of its rows.
+    form, encoder: as in `agent.sources.base.Schema`.  test: rows and labels that are for examination alone, where such
+    are kept apart.  parts: where each device has a file of its own, by that file's name, the places of its rows.
     """
 
     name: str
@@ -44,6 +49,7 @@ class DataSet:
     form: str = ""
     test: tuple[Array, tuple[str, ...]] | None = None
     parts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    encoder: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,7 +61,7 @@ class DataSet:
     @property
     def schema(self) -> Schema:
         """What an agent would say of these rows."""
-        return Schema(TASK, self.features, form=self.form)
+        return Schema(TASK, self.features, self.encoder, self.form)
 
 
 def digits() -> DataSet:
@@ -80,19 +86,31 @@ def read(path: Path, label: str = "", limit_rows: int = 20_000, seed: int = 0) -
 
     label: column or array that holds the class; "": label, y.  Raises DataError, one line, naming the file.
     """
+    data, found = _read(path, label, limit_rows, seed)
+    return replace(data, notes=_unused([found]))
+
+
+def _read(path: Path, label: str, limit_rows: int, seed: int) -> tuple[DataSet, Labelled]:
+    """The rows of a file, with nothing noted yet, and how they were found."""
     if path.suffix.lower() == ".npz" and _arrays(path) >= set(_TRAIN):
         return _split_archive(path, limit_rows, seed)
     kind = "images" if path.is_dir() else path.suffix.lower().removeprefix(".")
     if kind not in ("csv", "npz", "images"):
         raise DataError(f"{path}: data is a .csv file, an .npz file or a folder of images by class")
-    settings = SourceConfig(kind=kind, path=str(path), label=label)
-    schema = open_source(settings, TASK, pace=Pace(0.0)).schema()
-    if schema is None:
-        raise DataError(f"{path}: says nothing about its features")
-    x, y = labelled_file(settings, path, label, schema, limit_rows=limit_rows, seed=seed)
-    _check_classes(path, y)
-    notes = (f"{limit_rows:,} rows drawn evenly from all of them",) if len(y) == limit_rows else ()
-    return DataSet(path.stem, x, y, schema.features, notes, schema.form)
+    source = open_source(SourceConfig(kind=kind, path=str(path), label=label), TASK, seed=seed, pace=Pace(0.0))
+    assert isinstance(source, FileSource)
+    schema, found = source.schema(), labelled(source, limit_rows, seed)
+    _check_classes(path, found.y)
+    return DataSet(path.stem, found.x, found.y, schema.features, form=schema.form, encoder=schema.encoder), found
+
+
+def _unused(files: Sequence[Labelled]) -> tuple[str, ...]:
+    """Notes: rows of some files that cannot be used, and those that are more than were asked for."""
+    dropped = sum((each.dropped for each in files), Counter[str]())
+    of, used = sum(each.of for each in files), sum(len(each.y) for each in files)
+    why = ", ".join(f"{count:,} {LEFT_OUT.get(reason, reason)}" for reason, count in sorted(dropped.items()))
+    lost = (f"{dropped.total():,} of {of + dropped.total():,} rows are left out: {why}",) if why else ()
+    return (*lost, *((f"{used:,} of {of:,} rows are used, drawn evenly",) if used < of else ()))
 
 
 def read_parts(folder: Path, label: str = "", limit_rows: int = 20_000, seed: int = 0) -> DataSet:
@@ -103,7 +121,8 @@ def read_parts(folder: Path, label: str = "", limit_rows: int = 20_000, seed: in
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".csv", ".npz"))
     if not paths:
         raise DataError(f"{folder}: holds no .csv and no .npz")
-    found = [read(path, label, limit_rows, seed) for path in paths]
+    pairs = [_read(path, label, limit_rows, seed) for path in paths]
+    found, notes = [data for data, _ in pairs], _unused([each for _, each in pairs])
     odd = next((at for at, each in enumerate(found) if each.features != found[0].features), None)
     if odd is not None:
         raise DataError(f"{paths[odd]}: its features are not those of {paths[0].name}")
@@ -113,14 +132,19 @@ def read_parts(folder: Path, label: str = "", limit_rows: int = 20_000, seed: in
         for path, end, each in zip(paths, ends.tolist(), found, strict=True)
     }
     rows, labels = np.concatenate([each.x for each in found]), tuple(label for each in found for label in each.y)
-    return DataSet(folder.name, rows, labels, found[0].features, (), found[0].form, None, parts)
+    return DataSet(folder.name, rows, labels, found[0].features, notes, found[0].form, None, parts)
 
 
-def with_test(data: DataSet, test: DataSet) -> DataSet:
-    """`data`, to be examined on the rows of `test`. Raises DataError: these have other features."""
-    if test.x.shape[1] != data.x.shape[1]:
-        raise DataError(f"{test.name}: {test.x.shape[1]} features, {data.name} has {data.x.shape[1]}")
-    return replace(data, test=(test.x, test.y))
+def with_test(data: DataSet, path: Path, label: str, limit_rows: int, seed: int, same_form: bool) -> DataSet:
+    """`data`, to be examined on the rows of a file, which is read as a device reads that of its [evaluate] path.
+
+    same_form: as of `labelled_file`.  Raises DataError: it cannot be read, or has not the features of `data`.
+    """
+    found = labelled_file(
+        SourceConfig(), path, label, data.schema, limit_rows=limit_rows, seed=seed, same_form=same_form
+    )
+    notes = (f"{path.name}: {note}" for note in _unused([found]))
+    return replace(data, test=(found.x, found.y), notes=(*data.notes, *notes))
 
 
 def _check_classes(path: Path, labels: tuple[str, ...]) -> None:
@@ -147,21 +171,22 @@ def _arrays(path: Path) -> set[str]:
         return set()  # whoever reads it says what is wrong
 
 
-def _split_archive(path: Path, limit_rows: int, seed: int) -> DataSet:
+def _split_archive(path: Path, limit_rows: int, seed: int) -> tuple[DataSet, Labelled]:
     """An archive that keeps rows for examination apart, as MNIST's does."""
-    x, y, form = _part(path, _TRAIN, limit_rows, seed)
-    _check_classes(path, y)
+    found, form = _part(path, _TRAIN, limit_rows, seed)
+    _check_classes(path, found.y)
     test = None
     if _arrays(path) >= set(_TEST):
-        test = _part(path, _TEST, limit_rows, seed)[:2]
-        if test[0].shape[1] != x.shape[1]:
-            raise DataError(f"{path}: x_test has {test[0].shape[1]} numbers a row, x_train {x.shape[1]}")
-    notes = (f"{limit_rows:,} rows drawn evenly from all of them",) if len(y) == limit_rows else ()
-    return DataSet(path.stem, x, y, tuple(f"x{at}" for at in range(x.shape[1])), notes, form, test)
+        held, _ = _part(path, _TEST, limit_rows, seed)
+        test = held.x, held.y
+        if held.x.shape[1] != found.x.shape[1]:
+            raise DataError(f"{path}: x_test has {held.x.shape[1]} numbers a row, x_train {found.x.shape[1]}")
+    features = tuple(f"x{at}" for at in range(found.x.shape[1]))
+    return DataSet(path.stem, found.x, found.y, features, form=form, test=test), found
 
 
-def _part(path: Path, keys: tuple[str, str], limit_rows: int, seed: int) -> tuple[Array, tuple[str, ...], str]:
-    """Rows (n, d), labels and form of the two arrays."""
+def _part(path: Path, keys: tuple[str, str], limit_rows: int, seed: int) -> tuple[Labelled, str]:
+    """Rows (n, d) and labels of the two arrays, and their form."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             x, y = archive[keys[0]], archive[keys[1]]
@@ -178,4 +203,4 @@ def _part(path: Path, keys: tuple[str, str], limit_rows: int, seed: int) -> tupl
     rows = x[places].reshape(len(places), -1).astype(np.float32)
     if not np.isfinite(rows).all():
         raise DataError(f"{path}: {keys[0]} holds numbers that are not finite")
-    return rows, tuple(str(label) for label in y[places].tolist()), form
+    return Labelled(rows, tuple(str(label) for label in y[places].tolist()), len(y), Counter()), form

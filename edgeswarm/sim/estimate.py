@@ -18,13 +18,13 @@ from edgeswarm.maths.age import mean_age_paced
 from edgeswarm.maths.graphs import Graph
 from edgeswarm.models.card import ModelCard
 from edgeswarm.models.cost import cost
-from edgeswarm.sim.methods import played_with
+from edgeswarm.sim.methods import CANDIDATES, METHODS, played_with
 from edgeswarm.sim.scenario import Scenario
-from edgeswarm.sim.traffic import bids_bytes, predictions_bytes, prototypes_bytes, weights_bytes
+from edgeswarm.sim.traffic import DAY_S, answers, bids_bytes, predictions_bytes, prototypes_bytes, weights_bytes
 from edgeswarm.strategies import STRATEGIES
-from edgeswarm.strategies.base import on_graph, wants_model, wants_public
+from edgeswarm.strategies.base import on_graph, wants_model, wants_neighbours, wants_public
+from edgeswarm.strategies.telling import ASKS
 
-DAY_S = 86_400.0
 BUSY = 0.5
 """Part of the time that computing may take, and sending, and receiving."""
 FEWEST_ROUNDS = 24.0
@@ -33,21 +33,8 @@ FEWEST_ROUNDS = 24.0
 SAMPLES_PER_DAY = 1_000.0
 """Of a device, where nobody says how many."""
 
-CANDIDATES = (
-    "isolated",
-    "prototype_gossip",
-    "prototype_distillation",
-    "d_psgd",
-    "qg_dsgdm",
-    "global_update_tracking",
-    "gatta",
-    "multi_headed_distillation",
-)
-"""Methods that are compared, with the settings of `sim.methods`; controls are for `edgeswarm compare`."""
 NOBODY = "one device has nobody to share with"
 """Why nothing fits one device but learning alone."""
-VECTORS_PER_NEIGHBOUR = {"global_update_tracking": 4}
-"""Vectors of the model's size that a node keeps for each neighbour; 1 for the other methods that share models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +50,12 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Something that a device publishes again and again. most: it is often less.  to_hearers: those who hear the device
-    get it; else those whom it hears."""
+    """Something that a device publishes again and again. most: it is often less."""
 
     what: str
     size_bytes: int
     every_rounds: float
     most: bool = False
-    to_hearers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +114,8 @@ class Place:
 
 
 def estimates(place: Place, demand: Demand) -> tuple[Estimate, ...]:
-    """Of every candidate that is installed. Raises ConfigError: the scenario's own cannot work on its graph."""
-    return tuple(_estimate(name, place, demand) for name in CANDIDATES if name in STRATEGIES)
+    """Of every candidate. Raises ConfigError: the scenario's own cannot work on its graph."""
+    return tuple(_estimate(name, place, demand) for name in CANDIDATES)
 
 
 def told(strategy: Any, place: Place) -> tuple[Told, ...]:
@@ -143,18 +128,31 @@ def told(strategy: Any, place: Place) -> tuple[Told, ...]:
         )
         found.append(Told("predictions", size, strategy.refresh_every, most=True))
         if strategy.bids:
-            found.append(Told("bids", bids_bytes(place.public_rows), strategy.refresh_every, True, to_hearers=False))
+            found.append(Told("bids", bids_bytes(place.public_rows), strategy.refresh_every, most=True))
     elif wants_model(strategy):
         head = card.size - card.body_size
         numbers = {"all": card.size, "body": card.body_size, "head": head, "track": card.size}
         for part in getattr(strategy, "PARTS", ()):
             scheme = getattr(strategy, "head_scheme", strategy.scheme) if part == "head" else strategy.scheme
             every = getattr(strategy, "body_every", 1) if part == "body" else 1
-            found.append(Told(part, weights_bytes(numbers[part], scheme, strategy.share, part), every))
+            size = weights_bytes(numbers[part], scheme, strategy.share, part, strategy.whole_every != 1)
+            if strategy.whole_every > 1:
+                size += round((weights_bytes(numbers[part], "float32", part=part) - size) / strategy.whole_every)
+            found.append(Told(part, size, every))
     elif hasattr(strategy, "keep_limit"):
         size = prototypes_bytes(strategy.keep_limit, place.features, place.classes, strategy.vectors)
         found.append(Told("prototypes", size, 1.0, most=True))
     return tuple(found)
+
+
+def _answered_bytes(strategy: Any, card: ModelCard, loss: float) -> float:
+    """What a device gives one neighbour in a round, of what this one asks for; less with `snapshot_every` above 1."""
+    if not getattr(strategy, "TELLS", False):
+        return 0.0
+    differences, asks = strategy.whole_every != 1, len(ASKS) if strategy.ask else 0
+    scheme = "float32" if differences else strategy.scheme
+    size = sum(weights_bytes(card.size, scheme, strategy.share, part) for part in strategy.PARTS)
+    return size * answers(loss, asks, differences)
 
 
 def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
@@ -164,10 +162,14 @@ def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
     said = told(strategy, place)
     n = len(place.graph.names)
     degree = float(place.graph.degrees().mean())
-    if name == "prototype_gossip":
-        degree = n - 1.0  # prototypes go to everybody
+    if not wants_neighbours(strategy):
+        degree = n - 1.0
     sent = sum(each.size_bytes / each.every_rounds for each in said) if n > 1 else 0.0
-    received = sent * degree
+    loss = scenario.network.loss
+    answered = _answered_bytes(strategy, card, loss) if n > 1 else 0.0
+    received = degree * (sent + answered) * (1.0 if any(each.most for each in said) else 1.0 - loss)
+    answered *= degree
+    sent += answered
     boards = {board: load_profile(board) for board, _ in scenario.boards}
     steps = {board: _step_s(strategy, card, profile) for board, profile in boards.items()}
     memory = {board: _memory_bytes(strategy, place, said, profile) for board, profile in boards.items()}
@@ -203,9 +205,20 @@ def _estimate(name: str, place: Place, demand: Demand) -> Estimate:
     if said and n > 1 and network.loss < 1:
         age_s = mean_age_paced(period_s * min(each.every_rounds for each in said), 0.0, 1 - network.loss, transport_s)
     return Estimate(
-        name, {**settings, "period_s": period_s}, said if n > 1 else (), period_s, sent * rounds, received * rounds,
-        sent * rounds, n > 1 and any(each.most for each in said), age_s, memory, steps, limited_by, refused,
-    )  # fmt: skip
+        method=name,
+        settings={**settings, "period_s": period_s},
+        told=said if n > 1 else (),
+        period_s=period_s,
+        sent_bytes=sent * rounds,
+        received_bytes=received * rounds,
+        link_bytes=(sent - answered) * rounds,
+        most=n > 1 and any(each.most for each in said),
+        age_s=age_s,
+        memory_bytes=memory,
+        step_s=steps,
+        limited_by=limited_by,
+        refused=refused,
+    )
 
 
 def _method(name: str, place: Place, goal: str) -> tuple[Any, dict[str, Any], str]:
@@ -261,9 +274,12 @@ def _memory_bytes(strategy: Any, place: Place, said: tuple[Told, ...], profile: 
         return speed(profile).base_bytes + (1 + peers) * getattr(strategy, "keep_limit", 0) * (row_bytes + 32)
     trained = cost(card, speed(profile), _batch(strategy, profile)).memory_bytes
     parts = {"all": card.size, "body": card.body_size, "head": card.size - card.body_size, "track": card.size}
-    copies = sum(4 * parts.get(each.what, 0) for each in said) * most * VECTORS_PER_NEIGHBOUR.get(strategy.name, 1)
-    opinions = place.public_rows * (row_bytes + 4 * place.classes * (1 + card.heads) * (1 + most))
-    return int(trained + copies + strategy.window * row_bytes + (opinions if wants_public(strategy) else 0))
+    copies = sum(4 * parts.get(each.what, 0) for each in said) * most * METHODS[strategy.name].vectors
+    opinions = 0
+    if wants_public(strategy):
+        tables = 1 + min(most, strategy.teachers)
+        opinions = place.public_rows * (row_bytes + 4 * place.classes * (1 + card.heads) * tables)
+    return int(trained + copies + strategy.window * row_bytes + opinions)
 
 
 def _too_much(strategy: Any, card: ModelCard, profile: Profile, memory_bytes: int, step_s: float | None) -> str:

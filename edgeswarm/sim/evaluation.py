@@ -15,13 +15,15 @@ from edgeswarm.strategies.base import Request
 
 T = TypeVar("T")
 
+NOBODYS = -1
+"""Place of a class that nobody learns: whatever is answered there is wrong, as on a device."""
 AT_ONCE = 64
 """Devices whose questions are put together: enough for a batched call, few enough for memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exam:
-    """x: (m, d) float32, as the devices learn them.  y: (m,) positions in `classes`.
+    """x: (m, d) float32, as the devices learn them.  y: (m,) positions in `classes`, or NOBODYS.
 
     mixes: by device, the shares of the classes among its own samples (classes,).
     """
@@ -41,28 +43,48 @@ class Marks:
     own: float
 
 
-def marks(exam: Exam, name: str, answers: Sequence[str | None]) -> Marks:
-    """How well device `name` did. Classes that the exam lacks count in neither."""
-    place = {label: at for at, label in enumerate(exam.classes)}
-    said = np.array([-1 if answer is None else place.get(answer, -1) for answer in answers], np.int64)
-    right = (said == exam.y).astype(np.float64)
-    asked = np.bincount(exam.y, minlength=len(exam.classes))
-    by_class = np.bincount(exam.y, right, len(exam.classes)) / np.maximum(asked, 1)
+def right(exam: Exam, answers: Sequence[str | None]) -> NDArray[np.float64]:
+    """1 for each answer that is right, else 0: (m,)."""
+    place: dict[str | None, int] = {label: at for at, label in enumerate(exam.classes)}
+    said = np.array([place.get(answer, NOBODYS) for answer in answers], np.int64)
+    found: NDArray[np.float64] = ((said == exam.y) & (exam.y != NOBODYS)).astype(np.float64)
+    return found
+
+
+def weights(exam: Exam, name: str) -> NDArray[np.float64]:
+    """What each answer counts with the classes as device `name` sees them: (m,), 1 in all. Classes that the exam lacks
+    count for nothing."""
+    known = exam.y != NOBODYS
+    asked = np.bincount(exam.y[known], minlength=len(exam.classes))
     mix = np.where(asked > 0, exam.mixes[name], 0.0)
-    own = float(by_class @ mix / mix.sum()) if mix.sum() > 0 else float(right.mean())
-    return Marks(float(right.mean()), own)
+    if mix.sum() <= 0:
+        return np.full(len(exam.y), 1 / len(exam.y))
+    return np.where(known, (mix / mix.sum() / np.maximum(asked, 1))[exam.y], 0.0)
 
 
-def examined(nodes: Mapping[str, Any], exam: Exam, backend: Answering) -> dict[str, Marks]:
-    """Marks by device. nodes: agents by name (`strategy` and `state` are asked, nothing is changed)."""
-    found: dict[str, Marks] = {}
+def marks(exam: Exam, name: str, answers: Sequence[str | None]) -> Marks | None:
+    """How well device `name` did. None before there is any answer, as in `agent.serving.Serving.score`."""
+    if all(answer is None for answer in answers):
+        return None
+    found = right(exam, answers)
+    return Marks(float(found.mean()), float(found @ weights(exam, name)))
+
+
+def answered(nodes: Mapping[str, Any], exam: Exam, backend: Answering) -> dict[str, Sequence[str | None]]:
+    """What each device answers. nodes: agents by name (`strategy` and `state` are asked, nothing is changed)."""
+    found: dict[str, Sequence[str | None]] = {}
     names = list(nodes)
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
         steps = [nodes[name].strategy.predict(nodes[name].state, exam.x) for name in part]
         for name, (answers, _) in zip(part, together(steps, backend), strict=True):
-            found[name] = marks(exam, name, answers)
+            found[name] = answers
     return found
+
+
+def examined(nodes: Mapping[str, Any], exam: Exam, backend: Answering) -> dict[str, Marks | None]:
+    """`marks` by device, of what is `answered`."""
+    return {name: marks(exam, name, answers) for name, answers in answered(nodes, exam, backend).items()}
 
 
 def together(steps: Sequence[Generator[Request, Any, T]], backend: Answering) -> list[T]:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeswarm.messages import Array
 from edgeswarm.sim.world import Node, World
+from edgeswarm.strategies.base import finish
 from edgeswarm.strategies.checks import differing, packed, unpacked
 from edgeswarm.transport.weather import CALM, Weather
 
@@ -182,6 +184,45 @@ class Invariants:
                     copy.epoch == state.epoch and copy.version >= state.rounds - self._fresh, node,
                     f"knows {part} of {peer} at {copy.epoch}, {copy.version}, not {state.epoch}, {state.rounds}",
                 )  # fmt: skip
+
+
+# ---- what got from node to node, where a method brings it ------------------------------------------------------------
+
+
+def know_what_others_saw(
+    world: World, names: Sequence[str], x: Array, y: Sequence[str], least: float = 0.6, but: int = 0
+) -> None:
+    """Nodes that never saw one of two classes are right in that part of samples x (n, d) of both, y; who knows one
+    alone is right in half. but: how many may have heard too little."""
+    few = {}
+    for name in names:
+        node = world.nodes[name]
+        answers, _ = finish(node.strategy.predict(node.agent.state, x), world.answer)
+        right = sum(answer == truth for answer, truth in zip(answers, y, strict=True))
+        if right < least * len(y):
+            few[name] = f"{right} of {len(y)}"
+    _require_all(len(few) <= but, f"right in the end of both classes, one of which others saw: {few}")
+
+
+def close_together(world: World, start: Array, most: float) -> None:
+    """The first numbers of the models, which began as `start` (k,), are not further apart than that: root mean square
+    distance from their mean, as a part of the way that the mean has gone."""
+    vectors = np.stack([node.agent.state.params[: len(start)] for node in world.nodes.values()]).astype(np.float64)
+    mean = vectors.mean(axis=0)
+    apart = float(np.sqrt(np.square(vectors - mean).sum(axis=1).mean()) / np.linalg.norm(mean - start))
+    _require_all(apart <= most, f"models are {apart:.2f} of their way apart, not {most:g} or less")
+
+
+def all_are_taught(world: World) -> None:
+    """Every node learnt from others' predictions in its last round."""
+    for node in world.nodes.values():
+        _require(node.agent.notes.get("teachers", 0.0) > 0, node, "has no teacher")
+
+
+def none_listens(world: World) -> None:
+    """Every node learns alone."""
+    for node in world.nodes.values():
+        _require(not node.transport.listening and not node.agent.ages, node, "heard others")
 
 
 def marks(state: Any) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+ANSWERED = ("accuracy", "accuracy_common")
+"""Series that are None before there are answers."""
+
 
 @dataclass(frozen=True)
 class NodeOutcome:
@@ -13,10 +16,12 @@ class NodeOutcome:
 
     board: firmware profile, "".  samples: rows of its own.  classes: rows by class.
     accuracy: part of the examination that it gets right, classes in its own proportions; accuracy_common: as they are
-    in the examination; None while the device is not there.  bytes_sent, bytes_received: so far, of whole MQTT packets.
+    in the examination; None before its first answer and while it is not there.  bytes_sent, bytes_received: so far, of
+    whole MQTT packets.
     accuracy_stream: of recent own samples, each answered before it was learnt from; None before there were any.
     age_s: age of what it knows of its peers, mean over them and the time since the examination before; None while it
-    knows of none, or is not there.  rounds: wake-ups that trained; while it is not there, as it was last.
+    knows of none, or is not there.  rounds: wake-ups that trained; while it is not there, as it was last.  there:
+    whether it is running, or asleep.
     """
 
     name: str
@@ -30,6 +35,7 @@ class NodeOutcome:
     bytes_received: tuple[int, ...] = ()
     age_s: tuple[float | None, ...] = ()
     rounds: tuple[int, ...] = ()
+    there: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,10 @@ class Outcome:
         return str(self.scenario["strategy"]["name"])
 
     def column(self, key: str, at: int = -1) -> list[float]:
-        """The numbers called `key` of all devices that have one, at one examination."""
-        found = [getattr(node, key)[at] for node in self.nodes]
-        return [value for value in found if value is not None]
+        """The numbers called `key` of all devices that have one, at one examination. Once there is an answer, a device
+        that is there and has none is right in nothing."""
+        found = [value for node in self.nodes if (value := getattr(node, key)[at]) is not None]
+        return found + [0.0] * (self.there(at) - len(found)) if found and key in ANSWERED else found
 
     def mean(self, key: str, at: int = -1) -> float | None:
         """Over the devices that have one; None where none has."""
@@ -67,7 +74,7 @@ class Outcome:
 
     def there(self, at: int = -1) -> int:
         """How many devices there are at an examination; the others are away."""
-        return len(self.column("accuracy", at))
+        return sum(node.there[at] for node in self.nodes)
 
     def worst(self, key: str, at: int = -1) -> float | None:
         """The smallest."""

@@ -1,4 +1,7 @@
-"""Work handed out to processes of this machine (joblib's loky), or to a Dask or Ray cluster where one is named."""
+"""Work handed out to processes of this machine (joblib's loky), or to a Dask or Ray cluster where one is named.
+
+All three start their processes with as many threads of arithmetic as there are cores for each.
+"""
 
 from __future__ import annotations
 

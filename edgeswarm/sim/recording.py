@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from edgeswarm.agent.faults import fault_text
 from edgeswarm.errors import ConfigError, DataError, StateError, WireError
-from edgeswarm.messages import Message, Presence
+from edgeswarm.transport.base import Observer
 from edgeswarm.transport.packet import Packet
 from edgeswarm.wire import topics
 from edgeswarm.wire.status import decode_presence, decode_report
@@ -134,7 +134,7 @@ class Recorded:
     start, or the first report of one that was there before, until its last report.  unreported_bytes: what it sent
     after the last report of a process that ended, as it was seen at the broker; part of bytes_sent, while what it
     received then is not known; None where no process ended.
-    messages, message_bytes: seen at the broker.  accuracy: on its own examination file, last; accuracy_stream: of
+    messages: seen at the broker.  accuracy: on its own examination file, last; accuracy_stream: of
     recent own samples; None where never reported.  age_s: mean over its peers and its reports.  round_trip_s: to the
     broker and back, the median of what its reports let work out; None without any.
     """
@@ -147,7 +147,6 @@ class Recorded:
     bytes_received: float = 0.0
     unreported_bytes: float | None = None
     messages: int = 0
-    message_bytes: int = 0
     accuracy: float | None = None
     accuracy_stream: float | None = None
     age_s: float | None = None
@@ -254,7 +253,6 @@ class _Reader:
             self._last_s[name] = at_s
         else:
             node.messages += 1
-            node.message_bytes += int(line["bytes"])
             if not line["retained"]:
                 self._last_s[name] = at_s
                 self._unreported[name] = self._unreported.get(name, 0) + int(line["bytes"])
@@ -340,24 +338,12 @@ def open_file(path: Path) -> TextIO:
         raise StateError(fault_text("write the recording to", path, error)) from None
 
 
-class Watching:
-    """A `transport.base.Listener` for an observer, which is told everything by topic instead.
-
-    changed: told whether its link is up, when that changes.
-    """
+class Watching(Observer):
+    """changed: told whether its link is up, when that changes; what was missed meanwhile is to be said."""
 
     def __init__(self, changed: Callable[[bool], None]) -> None:
         self._changed = changed
 
-    def on_message(self, sender: str, message: Message, waited_s: float, size_bytes: int) -> None:
-        """An observer is not given messages."""
-
-    def on_refused(self, sender: str, reason: str) -> None:
-        """Nodes count what they refuse."""
-
-    def on_presence(self, presence: Presence) -> None:
-        """Heard by its topic."""
-
     def on_link(self, up: bool, detail: str) -> None:
-        """The transport reconnects by itself; what was missed meanwhile is to be said."""
+        """Pass it on."""
         self._changed(up)

@@ -11,9 +11,9 @@ import numpy as np
 
 from edgeswarm.agent.graph import read_edges
 from edgeswarm.errors import ConfigError
+from edgeswarm.readable import brief, percent, size
 from edgeswarm.sim.outcome import NodeOutcome, Outcome
 from edgeswarm.sim.recording import JITTER_S, LOST, UP, Recorded, Recording
-from edgeswarm.sim.report import percent, size, span
 from edgeswarm.sim.scenario import EventTable, Scenario, changed
 from edgeswarm.sim.stage import Stage
 from edgeswarm.sim.world import World
@@ -143,7 +143,7 @@ class Comparison:
                 pair.name,
                 *(percent(value) for value in pair.accuracy),
                 *(size(value) for value in (*pair.bytes_sent, *pair.bytes_received)),
-                *("-" if value is None else span(value) for value in pair.age_s),
+                *(brief(value) for value in pair.age_s),
             ]
             for pair in self.nodes
         ]
@@ -152,7 +152,7 @@ class Comparison:
         """How far the means lie apart."""
         found = []
         if self.unseen_s:
-            found.append(f"{span(self.unseen_s)} not recorded: the recorder had no link to the broker")
+            found.append(f"{brief(self.unseen_s)} not recorded: the recorder had no link to the broker")
         for pair in self.nodes:
             if pair.unreported_bytes is not None:
                 found.append(

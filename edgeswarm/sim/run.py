@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from edgeswarm.sim.outcome import NodeOutcome, Outcome
 from edgeswarm.sim.scenario import Scenario, from_plain
 from edgeswarm.sim.stage import Stage, prepare
 from edgeswarm.sim.world import Node, World
+from edgeswarm.strategies.base import wants_neighbours
 from edgeswarm.transport.weather import AccessLink, Weather
 
 CHECKPOINTS = "checkpoint"
@@ -36,9 +37,9 @@ SLICE_LIMIT_S = 0.5
 """Time here after which a slice ends wherever it is, at the end of an instant of virtual time."""
 CIRCLES_FROM = 300
 """Devices from which on presence reaches neighbours alone: with that many, nobody's words to all are for everybody."""
-CHECKPOINT_FORMAT = 3
+CHECKPOINT_FORMAT = 4
 
-SERIES = ("accuracy", "accuracy_common", "accuracy_stream", "bytes_sent", "bytes_received", "age_s", "rounds")
+SERIES = ("accuracy", "accuracy_common", "accuracy_stream", "bytes_sent", "bytes_received", "age_s", "rounds", "there")
 """What is recorded of each device at each examination; fields of `NodeOutcome`."""
 
 
@@ -213,9 +214,17 @@ class _Play:
             for name, rows in stage.parts.items()
         )
         return Outcome(
-            stage.scenario.plain(), stage.name, nodes, tuple(self.record.at_s), stage.notes, self.world.requests,
-            self.world.calls, getattr(stage.backend, "name", ""), time.monotonic() - self.began,
+            stage.scenario.plain(), stage.name, nodes, tuple(self.record.at_s), (*stage.notes, *self._idle(nodes)),
+            self.world.requests, self.world.calls, getattr(stage.backend, "name", ""), time.monotonic() - self.began,
         )  # fmt: skip
+
+    def _idle(self, nodes: Sequence[NodeOutcome]) -> tuple[str, ...]:
+        """A note where a method that works in rounds came to none."""
+        scenario = self.stage.scenario
+        if not scenario.trains or not self._over(scenario.swarm.duration_s) or any(node.rounds[-1] for node in nodes):
+            return ()
+        period_s = scenario.method().period_s
+        return (f"no device did a round in {scenario.swarm.duration_s:g} s: [strategy] period_s is {period_s:g} s",)
 
     def _examined(self) -> dict[str, dict[str, Any]]:
         there = {name: node.agent for name, node in self.world.nodes.items() if node.status in ("running", "asleep")}
@@ -233,6 +242,7 @@ class _Play:
                 "bytes_received": counters.get("bytes_received", 0),
                 "age_s": self.record.age_s(node) if name in there else None,
                 "rounds": int(getattr(node.agent.state, "rounds", 0)) if node.epoch else 0,
+                "there": name in there,
             }
         return found
 
@@ -343,7 +353,7 @@ def _circles(stage: Stage, strategy: Any) -> Callable[[str], frozenset[str] | No
     """Whose presence reaches a device: with a method with neighbours, theirs alone, where devices know them by name
     (`agent.graph.circle`), and with many devices."""
     scenario = stage.scenario
-    if not hasattr(strategy, "topology"):
+    if not wants_neighbours(strategy):
         return lambda name: None
     if scenario.graph.names or scenario.graph.file:
         rule = scenario.topology()

@@ -227,16 +227,19 @@ def node_names(nodes: int) -> tuple[str, ...]:
     return tuple(f"n{number:0{width}d}" for number in range(1, nodes + 1))
 
 
-def load(path: Path | None, overrides: Mapping[str, object] | None = None, folder: Path | None = None) -> Scenario:
+def load(
+    path: Path | None, overrides: Mapping[str, object] | None = None, folder: Path | None = None, whole: bool = True
+) -> Scenario:
     """The scenario of a file, or of built-in values alone, with some keys set otherwise.
 
     overrides: by dotted key, "strategy.rate"; text is read as numbers and lists are.  folder: what relative paths of
-    overrides are meant from (default: the working folder).  Raises ConfigError, one line.
+    overrides are meant from (default: the working folder).  whole: whether its parts have to go together already;
+    not where a recording's nodes are yet to be put in (`replay.fitted`).  Raises ConfigError, one line.
     """
     tree, lines = ({}, {}) if path is None else read_tree(path)
     where = {".".join(key): Origin("file", str(path), line) for key, line in lines.items()}
     return _made(tree, where, "built-in" if path is None else str(path), Path.cwd() if path is None else
-                 path.absolute().parent, overrides or {}, folder or Path.cwd())  # fmt: skip
+                 path.absolute().parent, overrides or {}, folder or Path.cwd(), whole)  # fmt: skip
 
 
 def from_plain(plain: Mapping[str, Any]) -> Scenario:
@@ -263,8 +266,10 @@ def _made(
     tree_folder: Path,
     overrides: Mapping[str, object],
     folder: Path,
+    whole: bool = True,
 ) -> Scenario:
-    """The scenario of tables and of keys set otherwise. where: line of each dotted key; source: where none is known."""
+    """The scenario of tables and of keys set otherwise. where: line of each dotted key; source: where none is known.
+    whole: as in `load`."""
     origins = {key: where.get(key, Origin("file", source, 1) if where else Origin(source)) for key in _keys(tree)}
     values: dict[str, Any] = {}
     for name, table in tree.items():
@@ -299,7 +304,8 @@ def _made(
         {key.partition(".")[2]: value for key, value in values.items() if key.startswith("boards.")}, found
     )
     scenario = Scenario(**parts, boards=boards, events=_events(tree.get(EVENT, []), where, source))
-    _check(scenario, found)
+    if whole:
+        _check(scenario, found)
     return scenario
 
 
@@ -422,6 +428,9 @@ def _check(scenario: Scenario, origins: Origins) -> None:
             "report.every_s", f"= {every_s:g} s is longer than the run: set report.every_s to {duration_s:g} or less, "
             f"or swarm.duration_s, which is {duration_s:g} s, to {every_s:g} or more",
         )  # fmt: skip
+    late = [at_s for at_s in scenario.report.at_s if at_s > scenario.swarm.duration_s]
+    if late:
+        raise refuse("report.at_s", f"has {late[0]:g} s, and the run ends at {scenario.swarm.duration_s:g} s")
     foreign = [name for name in scenario.graph.names if name not in (*scenario.names, *scenario.swarm.absent)]
     if foreign:
         first, last = scenario.names[0], scenario.names[-1]

@@ -10,8 +10,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from edgeswarm.readable import brief, percent, size
 from edgeswarm.sim.outcome import Outcome
-from edgeswarm.sim.report import percent, size, span
 from edgeswarm.sim.run import Progress
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def figures(progress: Progress) -> str:
     last = progress.last
     if not last:
         return ""
-    age = "" if last["age_s"] is None else f", age {span(last['age_s'])}"
+    age = "" if last["age_s"] is None else f", age {brief(last['age_s'])}"
     devices, there = last["devices"], last["devices_there"]
     away = "" if there == devices else f"; {there:,} of {devices:,} devices, {devices - there:,} away"
     return (
@@ -66,8 +66,8 @@ def figures(progress: Progress) -> str:
 def to_go(progress: Progress) -> str:
     """How long it has taken here, and will."""
     part = progress.at_s / progress.duration_s
-    left = f", about {span(progress.wall_s * (1 - part) / part)} to go" if 0.02 < part < 1 else ""
-    return f"{span(progress.wall_s)} here{left}"
+    left = f", about {brief(progress.wall_s * (1 - part) / part)} to go" if 0.02 < part < 1 else ""
+    return f"{brief(progress.wall_s)} here{left}"
 
 
 class PlainScreen:
@@ -161,11 +161,10 @@ def _devices(outcome: Outcome) -> Group:
         table.add_column(head, justify="left" if head == "device" else "right", no_wrap=True)
     worst = sorted(outcome.nodes, key=lambda node: -1.0 if node.accuracy[-1] is None else node.accuracy[-1])[:SHOWN]
     for node in sorted(worst, key=lambda node: node.name):
-        age = node.age_s[-1]
-        away = node.accuracy[-1] is None
+        away = not node.there[-1]
         received = size(node.bytes_received[-1])
         cells = [node.name, "away" if away else percent(node.accuracy[-1]), percent(node.accuracy_common[-1]),
-                 size(node.bytes_sent[-1]), received, "-" if age is None else span(age)]  # fmt: skip
+                 size(node.bytes_sent[-1]), received, brief(node.age_s[-1])]  # fmt: skip
         table.add_row(*(Text(cell) for cell in cells), style="yellow" if away else "")
     more = len(outcome.nodes) - len(worst)
     return Group(table, Text(f"and {more:,} more that do better", style="dim")) if more else Group(table)

@@ -32,10 +32,10 @@ from edgeswarm.models.public import PublicSet
 from edgeswarm.sim import data as data_sets
 from edgeswarm.sim import splits
 from edgeswarm.sim.data import DataSet
-from edgeswarm.sim.evaluation import Exam
-from edgeswarm.sim.scenario import FILES, DataTable, Scenario
+from edgeswarm.sim.evaluation import NOBODYS, Exam
+from edgeswarm.sim.scenario import FILES, Scenario
 from edgeswarm.sim.world import Stream
-from edgeswarm.strategies.base import Request, Strategy, equipped, finish
+from edgeswarm.strategies.base import Request, Strategy, equipped, finish, wants_neighbours
 from edgeswarm.strategies.own_rows import LARGEST, trainable
 
 TEST_LIMIT = 2_000
@@ -136,7 +136,7 @@ def prepare(scenario: Scenario, data: DataSet | None = None, backend: str = "aut
 
     Raises ConfigError, DataError, ModelError, one line.
     """
-    data = _read(scenario.data, scenario.swarm.seed) if data is None else data
+    data = _read(scenario) if data is None else data
     classes, rng = data.classes, np.random.default_rng((scenario.swarm.seed, 1))
     y, learn, exam_x, exam_y = _labelled(data, scenario.data.test, rng)
     given = read(Path(scenario.model.path), Limits()) if scenario.model.path and scenario.trains else None
@@ -161,12 +161,13 @@ def prepare(scenario: Scenario, data: DataSet | None = None, backend: str = "aut
     public, learn = _public(scenario, x, learn, classes, rng, made, answering)
     parts = _dealt(scenario, y, learn, data.parts)
     mixes = {name: np.bincount(y[rows], minlength=len(classes)) / max(1, len(rows)) for name, rows in parts.items()}
-    notes = (*data.notes, *(f"{name} has no rows of its own" for name, rows in parts.items() if not len(rows)))
+    notes = (*data.notes, *_foreign(data, exam_y))
+    notes = (*notes, *(f"{name} has no rows of its own" for name, rows in parts.items() if not len(rows)))
     if public is not None and not scenario.public.path and len(public.x) < scenario.public.rows:
         said = f"of the {scenario.public.rows:,} rows for the public set {len(public.x):,} were set aside"
         notes = (*notes, f"{said}: not more than half of those to learn from")
     notes = (*notes, *splits.held_by_nobody(y, list(parts.values()), classes))
-    if scenario.graph != GraphConfig() and not hasattr(scenario.method(), "topology"):
+    if scenario.graph != GraphConfig() and not wants_neighbours(scenario.method()):
         notes = (*notes, f"[graph] is not used: with {scenario.strategy.name} everybody hears everybody")
     if scenario.trains:
         dealt = np.unique(np.concatenate(list(parts.values()))).astype(np.int64)
@@ -180,12 +181,24 @@ def prepare(scenario: Scenario, data: DataSet | None = None, backend: str = "aut
     )  # fmt: skip
 
 
-def check_data(scenario: Scenario) -> None:
-    """Read the samples and set those of the examination apart, as every run of the scenario will.
+def read_data(scenario: Scenario) -> DataSet:
+    """The samples, as every run of the scenario has them. Raises DataError, one line: nobody could learn from them."""
+    data = _read(scenario)
+    _labelled(data, scenario.data.test, np.random.default_rng(0))
+    return data
 
-    Raises DataError, one line: nobody could learn from them.
-    """
-    _labelled(_read(scenario.data, scenario.swarm.seed), scenario.data.test, np.random.default_rng(0))
+
+def _foreign(data: DataSet, exam_y: NDArray[np.int64]) -> tuple[str, ...]:
+    """A note where the examination has rows of classes that nobody learns."""
+    count = int((exam_y == NOBODYS).sum())
+    if not count or data.test is None:
+        return ()
+    names = sorted(set(data.test[1]) - set(data.y))
+    named = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"{count:,} of the {len(exam_y):,} rows of the examination are of classes that nobody learns ({named}): "
+        "whatever is answered is wrong, as on a device",
+    )
 
 
 def _left_out(x: Array, columns: tuple[str, ...]) -> tuple[str, ...]:
@@ -202,7 +215,8 @@ def _left_out(x: Array, columns: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _read(table: DataTable, seed: int) -> DataSet:
+def _read(scenario: Scenario) -> DataSet:
+    table, seed = scenario.data, scenario.swarm.seed
     if not table.path:
         found = data_sets.digits()
     elif table.split == FILES:
@@ -210,8 +224,11 @@ def _read(table: DataTable, seed: int) -> DataSet:
     else:
         found = data_sets.read(Path(table.path), table.label, table.limit_rows, seed)
     if table.test_path:
-        test = data_sets.read(Path(table.test_path), table.label, table.limit_rows, seed)
-        found = data_sets.with_test(found, test)
+        # a model file in front takes the rows as they are stored
+        modelled = bool(scenario.encoder.path or (scenario.model.path and scenario.trains))
+        found = data_sets.with_test(
+            found, Path(table.test_path), table.label, table.limit_rows, seed, same_form=modelled
+        )
     return found
 
 
@@ -233,15 +250,16 @@ def _labelled(
 def _apart(
     data: DataSet, y: NDArray[np.int64], place: Mapping[str, int], share: float, rng: np.random.Generator
 ) -> tuple[Rows, Array, NDArray[np.int64]]:
-    """Places of the rows to learn from, and the examination: what the file keeps apart, else `share` of every class."""
+    """Places of the rows to learn from, and the examination: what is kept apart, else `share` of every class. In the
+    former, a class that nobody learns is `NOBODYS`."""
     if data.test is not None:
         test_x, names = data.test
-        known = np.array([label in place for label in names])
-        if not known.any():
+        truth = np.array([place.get(label, NOBODYS) for label in names], np.int64)
+        if (truth == NOBODYS).all():
             raise DataError(f"{data.name}: no row kept for examination is of a class that is learnt")
-        kept = np.flatnonzero(known)
+        kept = np.arange(len(truth))
         kept = np.sort(rng.choice(kept, TEST_LIMIT, replace=False)) if len(kept) > TEST_LIMIT else kept
-        return np.arange(len(y)), test_x[kept], np.array([place[names[at]] for at in kept.tolist()], np.int64)
+        return np.arange(len(y)), test_x[kept], truth[kept]
     held: list[Rows] = []
     scale = min(1.0, TEST_LIMIT / max(1.0, share * len(y)))
     for label in range(len(place)):

@@ -10,23 +10,25 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgeswarm.agent.faults import fault_text
 from edgeswarm.errors import ConfigError, EdgeswarmError, StateError
+from edgeswarm.models.file import read
+from edgeswarm.models.limits import Limits
+from edgeswarm.readable import brief, percent, size
+from edgeswarm.sim.methods import not_own, played_with
 from edgeswarm.sim.outcome import Outcome, from_plain
 from edgeswarm.sim.pool import ProcessDied, check_packages, spread
-from edgeswarm.sim.report import percent, size, span
 from edgeswarm.sim.scenario import Scenario, changed
 from edgeswarm.sim.scenario import from_plain as scenario_of
 from edgeswarm.sim.stamps import Stamps
-from edgeswarm.sim.whole_file import whole
+from edgeswarm.whole_file import whole
 
 CELLS_LIMIT = 10_000
 SEED = "swarm.seed"
@@ -38,10 +40,12 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep. settings: what is set otherwise, by dotted key."""
+    """One run of a sweep. settings: what is set otherwise, by dotted key.  tuning: knobs that `tuned` has set, and
+    not to the method's own values."""
 
     settings: Mapping[str, Any]
     scenario: Scenario
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -116,8 +120,21 @@ def _bare(value: Any) -> Any:
     return value[1:-1] if isinstance(value, str) and value[:1] + value[-1:] == "[]" else value
 
 
+def tuned(settings: Mapping[str, Any], scenario: Scenario, exam: str = "common") -> Cell:
+    """A cell whose method has the settings that `compare` and `plan` play it with, where the scenario gives none
+    (`methods.played_with`, which says what exam is). Raises ConfigError; ModelError: the model's file."""
+    name, given = scenario.strategy.name, scenario.strategy.knobs
+    path = scenario.model.path
+    heads = read(Path(path), Limits()).card.heads if path and scenario.trains else scenario.model.heads
+    hops = scenario.topology().graph(scenario.names[0], scenario.names).diameter()[0]
+    more = played_with(name, given, heads, hops, exam)
+    made = changed(scenario, {f"strategy.{knob}": value for knob, value in more.items()})
+    return Cell(settings, made, not_own(name, more))
+
+
 def cells(scenario: Scenario, over: Mapping[str, Sequence[str]]) -> list[Cell]:
-    """Every combination, in order. Raises ConfigError: one of them is no scenario, or there are too many."""
+    """Every combination, in order; methods that are named are `tuned`. Raises ConfigError: one of them is no scenario,
+    or there are too many."""
     count = 1
     for values in over.values():
         count *= len(values)
@@ -129,7 +146,8 @@ def cells(scenario: Scenario, over: Mapping[str, Sequence[str]]) -> list[Cell]:
         # the method first: which knobs there are depends on it
         first = {key: value for key, value in settings.items() if key == "strategy.name"}
         bare = {key: _bare(value) for key, value in settings.items()}
-        found.append(Cell(settings, changed(changed(scenario, first) if first else scenario, bare)))
+        made = changed(changed(scenario, first) if first else scenario, bare)
+        found.append(tuned(settings, made) if first else Cell(settings, made))
     return found
 
 
@@ -202,8 +220,6 @@ Result = tuple[str, Path, dict[str, Any] | None, str]
 
 def _played(key: str, place: Path, plain: Mapping[str, Any], backend: str) -> Result:
     """One cell, in a process of its own. place: where its outcome will be kept, with the stamp of what it reads."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # several runs share the cores
     from edgeswarm.sim.run import run
 
     scenario = scenario_of(plain)
@@ -245,6 +261,7 @@ def _keep(place: Path, reason: Path, plain: Mapping[str, Any] | None, failed: st
     """Write a cell's outcome to `place`, or to `reason` why it has none; whole or not at all."""
     path = place if plain is not None else reason
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as fresh:
             fresh.write_text(json.dumps(plain) if plain is not None else failed, encoding="utf-8")
     except OSError as error:
@@ -305,7 +322,7 @@ def words(row: Row) -> list[str]:
 
     cells_ = [value for _, value in row.setting] or ["as it is"]
     shares = [points(key) for key in ("accuracy", "accuracy_worst", "accuracy_common")]
-    return [*cells_, str(row.runs), *shares, both("bytes_per_node", size), both("age_s", span)]
+    return [*cells_, str(row.runs), *shares, both("bytes_per_node", size), both("age_s", brief)]
 
 
 def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:

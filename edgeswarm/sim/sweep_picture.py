@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeswarm.readable import size
 from edgeswarm.sim.canvas import COLOURS, canvas, literal, saved, tidy
-from edgeswarm.sim.report import size
 from edgeswarm.sim.sweep import Row
 
 PICTURE = "sweep.png"
@@ -86,12 +86,16 @@ def numbers(places: Sequence[tuple[float, float]]) -> list[tuple[str, tuple[floa
 
 
 def bytes_axis(axes: Any, values: Sequence[float]) -> None:
-    """The horizontal axis for amounts of bytes, with units: powers of ten where they lie that far apart, else from 0,
-    for between two powers of ten a logarithmic axis has more words than room."""
+    """The horizontal axis for amounts of bytes, with units: powers of ten where they lie that far apart, and twice and
+    five times these where they are few; else from 0, for there a logarithmic axis has more words than room."""
+    from matplotlib.ticker import LogLocator
+
     above = [value for value in values if value > 0]
     if above and max(above) >= 10 * min(above):
         axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(lambda value, place: "")
+        few = max(above) < 100 * min(above)
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if few else "auto"))
+        axes.xaxis.set_minor_formatter(lambda value, place: size(value) if few else "")
     else:
         axes.set_xlim(0.0, 1.15 * max(above, default=1.0))
     axes.xaxis.set_major_formatter(lambda value, place: size(value))

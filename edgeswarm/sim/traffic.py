@@ -14,6 +14,7 @@ from edgeswarm.transport.packet import overhead_bytes, payload_limit_bytes
 from edgeswarm.wire import topics
 from edgeswarm.wire.topics import SNAPSHOT_EXPIRY_S
 
+DAY_S = 86_400.0
 WEIGHTS_HEAD_BYTES = 48
 """Frame and numbers of a `Weights` message beside codes, scales and places; less or more by a few."""
 PREDICTIONS_HEAD_BYTES = 52
@@ -25,10 +26,34 @@ LABEL_COUNT_ID_BYTES = 6
 _NIBBLE = 16
 
 
-def weights_bytes(numbers: int, scheme: str, share: float = 0.1, part: str = "all") -> int:
+def weights_bytes(numbers: int, scheme: str, share: float = 0.1, part: str = "all", difference: bool = False) -> int:
     """A vector of `numbers` as part of a model, in the packets it takes."""
     payload = WEIGHTS_HEAD_BYTES + vector_bytes(numbers, scheme, share)
+    if difference:
+        return _packets(payload, topics.diff_topic("site", "node-1", part, "task"), retained=False)
     return _packets(payload, topics.model_topic("site", "node-1", part, "task"))
+
+
+def answers(loss: float, asks: int, differences: bool) -> float:
+    """How often in a round a neighbour is given what it has missed, where each message is lost by that chance.
+
+    asks: how often in a round it asks for what has not come.  differences: one that is lost is missed by all that
+    follow, so it is also asked for when the next comes.
+    """
+    heard = 1.0 - loss
+    if not heard:
+        return 0.0
+    in_vain = 1.0 - heard**2  # the question or its answer is lost
+
+    def given(tries: int) -> float:
+        return (1.0 - in_vain**tries) / heard
+
+    found = loss * given(asks)
+    if not differences:
+        return found
+    behind = loss * in_vain**asks
+    share = behind / (1.0 - heard * in_vain ** (asks + 1))  # of rounds that begin without what a difference builds on
+    return found + share * heard * given(asks + 1)
 
 
 def predictions_bytes(rows: int, heads: int, classes: int, encoding: str, trusted: bool = False) -> int:
@@ -51,10 +76,10 @@ def prototypes_bytes(count: int, features: int, classes: int, vectors: str, half
     return _packets(whole + (8 * features if vectors == "int8" else 0), topics.proto_topic("site", "node-1", "task"))
 
 
-def _packets(payload_bytes: int, topic: str) -> int:
-    """A retained publication, cut into chunks where it is longer than a packet."""
+def _packets(payload_bytes: int, topic: str, retained: bool = True) -> int:
+    """A publication, cut into chunks where it is longer than a packet."""
     room = payload_limit_bytes(PACKET_BYTES, topics.piece_topic(topic, 9999), True)
     if payload_bytes <= room:
-        return payload_bytes + overhead_bytes(topic, 1, True, SNAPSHOT_EXPIRY_S, True, payload_bytes)
-    chunks = ceil(payload_bytes / (room - CHUNK_HEAD_BYTES))
-    return payload_bytes + chunks * (CHUNK_HEAD_BYTES + overhead_bytes(topic, 1, True, SNAPSHOT_EXPIRY_S, True, room))
+        return payload_bytes + overhead_bytes(topic, 1, retained, SNAPSHOT_EXPIRY_S, True, payload_bytes)
+    chunks, each = ceil(payload_bytes / (room - CHUNK_HEAD_BYTES)), CHUNK_HEAD_BYTES
+    return payload_bytes + chunks * (each + overhead_bytes(topic, 1, retained, SNAPSHOT_EXPIRY_S, True, room))

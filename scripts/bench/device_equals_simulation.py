@@ -243,7 +243,7 @@ def _fed(config: Config, equipment: Equipment, start_s: float) -> tuple[Any, Str
     times_s: Any = start_s + (1 + np.arange(len(samples))) / config.source.rate_per_s
     x = np.stack([sample.x for sample in samples])
     held = labelled_file(config.source, config.evaluate.path, "", raw, seed=config.seed, same_form=False)
-    return strategy, Stream(x, [str(sample.label) for sample in samples], times_s, start_s), held
+    return strategy, Stream(x, [str(sample.label) for sample in samples], times_s, start_s), (held.x, held.y)
 
 
 # ---- both ------------------------------------------------------------------------------------------------------------

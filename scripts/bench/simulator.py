@@ -179,13 +179,15 @@ def scale(sizes: list[int], rounds: int) -> dict[str, Any]:
 
 
 def missed(figures: dict[str, Any]) -> list[str]:
-    """Promises that were not kept."""
+    """Promises that were not kept, or not looked at."""
     short = []
     for name, where, least in (
         ("gossipy ratio with examinations", figures["gossip"].get("examined_ratio"), LEAST_GOSSIPY_RATIO),
         ("Flower ratio", figures["flower"].get("ratio"), LEAST_FLOWER_RATIO),
     ):
-        if where is not None and where < least:
+        if where is None:
+            short.append(f"{name} was not measured")
+        elif where < least:
             short.append(f"{name} is {where:.1f}, below {least:g}")
     if figures["scale"]["exponent"] > MOST_EXPONENT:
         short.append(f"exponent is {figures['scale']['exponent']:.2f}, above {MOST_EXPONENT:g}")

@@ -20,7 +20,7 @@ from edgeswarm.models.public import PublicSet
 from edgeswarm.sim import faults
 from edgeswarm.sim.world import Node, Stream, World
 from edgeswarm.strategies import STRATEGIES
-from edgeswarm.strategies.base import equipped
+from edgeswarm.strategies.base import Received, equipped
 from edgeswarm.strategies.checks import packed, unpacked
 from edgeswarm.transport.weather import CALM
 from tests.strategies.test_checks import SETTINGS
@@ -37,6 +37,18 @@ PUBLIC = PublicSet(np.random.default_rng(5).normal(1.5, 2.0, (48, D)).astype(np.
 METHODS = sorted(STRATEGIES)
 PLAIN = ("global_update_tracking", "global_update_tracking_paper", "gradient_tracking", "qg_dsgdm")
 """Methods whose steps have no momentum, or none yet: a quasi-global one grows over some dozens of rounds."""
+UNSEEN = (
+    "d_psgd", "global_update_tracking", "global_update_tracking_paper", "gossip_learning", "gradient_tracking",
+    "prototype_distillation", "prototype_gossip", "prototype_gossip_paper", "qg_dsgdm",
+)  # fmt: skip
+"""Methods that soon bring nodes what others alone have seen: with them n0 never sees a "yes", n1 never a "no"."""
+BODIES_APART = {"body_average": 0.23, "gatta": 0.15}
+"""Methods that average the body alone."""
+AVERAGING = (
+    "body_average", "d_psgd", "gatta", "global_update_tracking", "global_update_tracking_paper", "gradient_tracking",
+    "qg_dsgdm",
+)  # fmt: skip
+TAUGHT = ("fedmd", "multi_headed_distillation")
 TOPOLOGIES = (None, Topology("ring", NAMES), Topology("full"))
 
 
@@ -68,6 +80,8 @@ def streams(seed: int) -> dict[str, Stream]:
     for number, name in enumerate(NAMES):
         rng = np.random.default_rng((seed, number))
         y = rng.integers(0, 2, SAMPLES)
+        if number < 2 and METHODS[seed % len(METHODS)] in UNSEEN:
+            y[:] = number
         x = (rng.normal(size=(SAMPLES, D)) + 3.0 * y[:, None]).astype(np.float32)
         found[name] = Stream(x, [("no", "yes")[i] for i in y], LENGTH_S * (np.arange(SAMPLES) + 0.5) / SAMPLES)
     return found
@@ -94,7 +108,25 @@ def simulated(seed: int) -> World:
         made.run(LENGTH_S * number / 12)
         invariants.published(made)
     invariants.end(made)
+    shared(METHODS[seed % len(METHODS)], made)
     return made
+
+
+def shared(name: str, made: World) -> None:
+    """What a method brings from node to node is there. Raises `faults.Broken`."""
+    if name in UNSEEN:
+        y = np.arange(60) % 2
+        x = np.random.default_rng(99).normal(size=(60, D)) + 3.0 * y[:, None]
+        repaired = name != "prototype_gossip_paper"  # nobody asks there for what was lost
+        y_names = [("no", "yes")[i] for i in y]
+        faults.know_what_others_saw(made, NAMES[:2], x.astype(np.float32), y_names, but=0 if repaired else 1)
+    elif name in BODIES_APART:
+        faults.close_together(made, MODEL.initial[: MODEL.card.body_size], BODIES_APART[name])
+    elif name in TAUGHT:
+        faults.all_are_taught(made)
+    else:
+        assert name == "isolated"
+        faults.none_listens(made)
 
 
 def tried(seed: int) -> str:
@@ -203,3 +235,25 @@ def test_a_node_that_stays_down_or_learns_nothing_is_seen() -> None:
 
     assert "knows all of n1 at 1, 5, not 1, 12" in spoilt(down)
     assert "0 of 0 right in the end" in spoilt(lambda node: node.tested.clear())
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "isolated"])
+def test_nodes_that_take_in_nothing_are_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = STRATEGIES[name]
+    step = cls.step
+
+    def deaf(self: Any, state: Any, event: Any) -> Any:
+        if isinstance(event, Received):
+            return state, []
+        return (yield from step(self, state, event))
+
+    monkeypatch.setattr(cls, "step", deaf)
+    with pytest.raises(faults.Broken, match=r"which others saw|of their way apart|has no teacher"):
+        simulated(METHODS.index(name))
+
+
+@pytest.mark.parametrize("name", AVERAGING)
+def test_models_that_are_heard_and_not_used_are_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(STRATEGIES[name], "heard", lambda self, state, part, at: {})
+    with pytest.raises(faults.Broken, match=r"which others saw|of their way apart"):
+        simulated(METHODS.index(name))

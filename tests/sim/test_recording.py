@@ -53,7 +53,7 @@ def test_start_times_bytes_ages_and_the_round_trip(tmp_path: Path) -> None:
     found = read(tmp_path / "run.jsonl")
     a, b = found.nodes["a"], found.nodes["b"]
     assert found.site == "home" and found.length_s == 20.0
-    assert a.start_s == 0.0 and b.start_s == 4.0 and a.messages == 10 and a.message_bytes > 1000
+    assert a.start_s == 0.0 and b.start_s == 4.0 and a.messages == 10
     assert b.round_trip_s == pytest.approx(UP_S + DOWN_S, abs=1e-3) and a.round_trip_s is None
     assert b.accuracy == 0.75 and b.age_s is not None and 0 <= b.age_s < 2.5
     reports = sum(

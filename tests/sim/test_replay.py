@@ -119,6 +119,17 @@ def test_a_node_that_was_there_before_keeps_the_phase_of_its_rounds() -> None:
     assert [(event.at_s, event.nodes) for event in scenario.events] == [(3.25, ("x",)), (12.0, ("y",))]
 
 
+def test_a_graph_of_names_takes_the_recording_s(tmp_path: Path) -> None:
+    file = tmp_path / "swarm.toml"
+    file.write_text('[graph]\nkind = "ring"\nnames = ["a", "b", "c"]\n')
+    with pytest.raises(ConfigError, match="names has 'a', but the devices are n1 to n8"):
+        load(file)
+    scenario = fitted(load(file, whole=False), recording(a=Recorded("a"), c=Recorded("c")))
+    assert scenario.names == ("a", "c") and scenario.swarm.absent == ("b",)
+    with pytest.raises(ConfigError, match="lacks 'x', which was recorded"):
+        fitted(load(file, whole=False), recording(x=Recorded("x")))
+
+
 def test_both_sides_are_of_the_same_window() -> None:
     """From 10 s, the first report, until 30 s, the last; the replay's start and its end do not count."""
     node = Recorded("x", bytes_sent=200.0, bytes_received=20.0, accuracy=0.5, age_s=2.0, from_s=10.0, until_s=30.0)

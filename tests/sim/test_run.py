@@ -313,6 +313,14 @@ def test_events_happen(tmp_path: Path) -> None:
     assert outcome.mean("accuracy", 0) == n4.accuracy[0], "the mean is over those that are there"
 
 
+def test_before_the_first_answer_there_is_no_accuracy_and_nobody_is_away() -> None:
+    outcome = played(small(strategy__period_s=20.0, strategy__name="isolated", swarm__duration_s=30.0))
+    assert [node.accuracy[0] for node in outcome.nodes] == [None] * 4 and outcome.there(0) == 4
+    assert outcome.mean("accuracy", 0) is None and outcome.accuracy is not None and outcome.notes == ()
+    never = played(small(strategy__period_s=100.0, swarm__duration_s=30.0))
+    assert never.accuracy is None and never.notes == ("no device did a round in 30 s: [strategy] period_s is 100 s",)
+
+
 def test_events_that_overlap_last_as_they_are_written(tmp_path: Path) -> None:
     text = (
         event("partition", 10, "n1", for_s=40) + event("partition", 20, "n4", for_s=5)

@@ -46,6 +46,7 @@ WRONG = {
     "[network]\ndelay_s = [2.0, 1.0]": "/swarm.toml:2: [network] delay_s is one time, or the shortest and the longest",
     "[report]\nevery_s = 601.0": "/swarm.toml:2: [report] every_s = 601 s is longer than the run: set "
     "report.every_s to 600 or less, or swarm.duration_s, which is 600 s, to 601 or more",
+    "[report]\nat_s = [30.0, 601.0]": "/swarm.toml:2: [report] at_s has 601 s, and the run ends at 600 s",
     '[swarm]\nnodes = 3\n[graph]\nnames = ["n1"]': (
         "/swarm.toml:4: [graph] names lacks 'n2' and 1 more: every device has its place in it, there or not"
     ),

@@ -7,11 +7,9 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import pytest
 
 from edgeswarm.errors import ConfigError, StateError
-from edgeswarm.sim import stamps, sweep_picture
+from edgeswarm.sim import compare, stamps, sweep_picture
 from edgeswarm.sim import sweep as module
 from edgeswarm.sim.run import run
 from edgeswarm.sim.scenario import Scenario, load
@@ -89,6 +87,21 @@ def test_every_combination_once() -> None:
         cells(tiny(), {"strategy.name": ("prototype_gossip",), "strategy.rate": ("0.1",)})
     with pytest.raises(ConfigError, match=r"1,000,000 cells"):
         cells(tiny(), {"swarm.seed": ("1",) * 1000, "data.per_node": ("1",) * 1000})
+
+
+def test_a_method_that_is_named_is_played_as_compare_plays_it_but_for_what_is_given() -> None:
+    over = {"strategy.name": ("global_update_tracking", "multi_headed_distillation", "d_psgd")}
+    by_name = {cell.scenario.strategy.name: cell for cell in cells(tiny(), over)}
+    compared = compare.cells(tiny(), over["strategy.name"], {}, 1)
+    knobs = {name: cell.scenario.strategy.knobs for name, cell in by_name.items()}
+    assert knobs == {cell.scenario.strategy.name: cell.scenario.strategy.knobs for cell in compared}
+    assert knobs["global_update_tracking"]["rate"] == 0.1 and by_name["global_update_tracking"].tuning["rate"] == 0.1
+    (given,) = cells(tiny(), {"strategy.name": ("global_update_tracking",), "strategy.rate": ("0.02",)})
+    (filed,) = cells(tiny(**{"strategy.rate": 0.02}), {"strategy.name": ("global_update_tracking",)})
+    for cell in (given, filed):
+        assert cell.scenario.strategy.knobs["rate"] == 0.02 and "rate" not in cell.tuning
+    (as_it_is,) = cells(tiny(**{"strategy.name": "global_update_tracking"}), {"swarm.seed": ("1",)})
+    assert "rate" not in as_it_is.scenario.strategy.knobs, "none is named: the file's own"
 
 
 def test_means_and_deviations_are_those_of_the_runs_and_what_is_kept_is_not_run_again(
@@ -334,51 +347,6 @@ def test_a_package_that_is_missing_is_named(
         sweep(cells(tiny(), {}), tmp_path, dask="a", ray="b")
 
 
-@pytest.fixture
-def scheduler() -> Iterator[str]:
-    """A Dask scheduler and a worker as processes of their own; their address."""
-    pytest.importorskip("distributed", reason="a Dask cluster needs the package distributed")
-    port = "18787"
-    dask = [sys.executable, "-m"]
-    started = [subprocess.Popen([*dask, "distributed.cli.dask_scheduler", "--port", port, "--no-dashboard"])]
-    time.sleep(2)
-    address = f"tcp://127.0.0.1:{port}"
-    started.append(
-        subprocess.Popen([*dask, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"])
-    )
-    yield address
-    for process in reversed(started):
-        process.terminate()
-        process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_on_a_dask_cluster_the_numbers_are_the_same(tmp_path: Path, scheduler: str) -> None:
-    wanted = cells(tiny(), {"swarm.seed": ("1", "2")})
-    there = sweep(wanted, tmp_path / "there", dask=scheduler, backend="reference")
-    assert there == sweep(wanted, tmp_path / "here", backend="reference")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_a_worker_of_a_dask_cluster_that_is_killed_again_and_again_ends_the_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
-) -> None:
-    real = module._played
-
-    def played(key: str, place: Path, plain: Any, backend: str) -> Any:
-        if plain["swarm"]["seed"] == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(key, place, plain, backend)
-
-    monkeypatch.setattr(module, "_played", played)
-    died: list[str] = []
-    wanted = cells(tiny(), {"swarm.seed": ("1", "2")})
-    assert sweep(wanted, tmp_path, dask=scheduler, backend="reference", died=died.append)[1] is None
-    assert "runs are missing" in died[0] and "swarm.seed = 2" in died[0]
-
-
 def row(setting: dict[str, str], own: float, common: float, spent: float, sd: float | None = None) -> Row:
     mean = {"accuracy": own, "accuracy_worst": own, "accuracy_common": common, "bytes_per_node": spent, "age_s": None}
     return Row(tuple(setting.items()), 1 if sd is None else 3, mean, dict.fromkeys(mean, sd))
@@ -421,6 +389,16 @@ def test_a_colour_is_one_setting_in_both_panels_and_none_stands_for_an_exam(
     assert {text.get_text() for text in legend.get_texts()} == {"own mix", "all classes alike"}
     assert {line.get_color() for line in legend.get_lines()} == {"black"}
     assert [text.get_text() for text in costs.texts] == ["1", "2"]
+
+
+def test_bytes_that_lie_between_two_powers_of_ten_have_numbers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*spent: float) -> list[str]:
+        axis = drawn([row({}, 0.5, 0.5, each) for each in spent], tmp_path, monkeypatch).axes[1].xaxis
+        return [each.get_text() for each in axis.get_ticklabels(minor=True) if each.get_text()]
+
+    assert {"2.0 kB", "5.0 kB", "20.0 kB"} <= set(told(1_500.0, 52_000.0)) and told(1_500.0, 5e6) == []
 
 
 def test_deviations_are_spoken_of_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

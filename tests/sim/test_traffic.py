@@ -46,6 +46,13 @@ def test_weights(scheme: str, numbers: int) -> None:
     assert weights_bytes(numbers, scheme) == pytest.approx(sent_bytes(message), rel=near)
 
 
+def test_differences() -> None:
+    """They are not retained, which takes fewer bytes to say."""
+    message = Weights(2**63, 2**63, "all", 3, 1000, compress(np.ones(650, np.float32), "int8"), base=999, samples=1000)
+    assert weights_bytes(650, "int8", difference=True) == pytest.approx(sent_bytes(message), rel=0.01)
+    assert weights_bytes(650, "int8") > 1.02 * weights_bytes(650, "int8", difference=True)
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(("rows", "heads", "classes"), [(500, 2, 10), (200, 1, 2), (2000, 4, 100)])
 @pytest.mark.parametrize("trusted", [False, True])
