@@ -357,6 +357,7 @@ def test_the_wall_clock_is_read_in_named_places_only():
         "agent/memory.py",  # the floor of the epoch
         "agent/store.py",  # stamps
         "agent/voice.py",  # status.json's stamp
+        "readable.py",  # a stamp in words, of today or of another day
     }
     assert (package / "agent/voice.py").read_text("utf-8").count("time.time()") == 1
 
