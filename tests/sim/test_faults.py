@@ -114,6 +114,8 @@ def simulated(seed: int) -> World:
 
 def shared(name: str, made: World) -> None:
     """What a method brings from node to node is there. Raises `faults.Broken`."""
+    if name in (*UNSEEN, *BODIES_APART) and name != "gossip_learning":  # there, nobody may have drawn a node
+        faults.all_hear(made)
     if name in UNSEEN:
         y = np.arange(60) % 2
         x = np.random.default_rng(99).normal(size=(60, D)) + 3.0 * y[:, None]
@@ -129,20 +131,25 @@ def shared(name: str, made: World) -> None:
         faults.none_listens(made)
 
 
-def tried(seed: int) -> str:
-    """What went wrong, with the command that does it again; "" for nothing."""
+def tried(seed: int) -> tuple[str, bool]:
+    """What went wrong, with the command that does it again, "" for nothing; and whether nodes only know too little."""
     try:
         simulated(seed)
     except Exception as error:
         again = f"EDGESWARM_FAULT_SEEDS={seed} python -m pytest -n 0 tests/sim/test_faults.py"
-        return f"seed {seed}, {method(seed)[0]}: {type(error).__name__}: {error}\n    {again}"
-    return ""
+        text = f"seed {seed}, {method(seed)[0]}: {type(error).__name__}: {error}\n    {again}"
+        return text, isinstance(error, faults.Unlearnt)
+    return "", False
 
 
 @pytest.mark.parametrize("seeds", blocks())
 def test_whatever_happens_the_invariants_hold(seeds: list[int]) -> None:
-    broken = [text for seed in seeds if (text := tried(seed))]
+    """None is broken; and of a whole block, nodes know too little in the end of one run in ten at most."""
+    found = [tried(seed) for seed in seeds]
+    broken = [text for text, unlearnt in found if text and not unlearnt]
+    unlearnt = [text for text, unlearnt in found if unlearnt]
     assert not broken, "\n" + "\n".join(broken)
+    assert len(unlearnt) <= len(seeds) // 10, "\n" + "\n".join(unlearnt)
 
 
 def everything(made: World) -> bytes:
@@ -248,12 +255,12 @@ def test_nodes_that_take_in_nothing_are_seen(name: str, monkeypatch: pytest.Monk
         return (yield from step(self, state, event))
 
     monkeypatch.setattr(cls, "step", deaf)
-    with pytest.raises(faults.Broken, match=r"which others saw|of their way apart|has no teacher"):
+    with pytest.raises(faults.Broken, match=r"has heard nobody|which others saw|has no teacher"):
         simulated(METHODS.index(name))
 
 
 @pytest.mark.parametrize("name", AVERAGING)
 def test_models_that_are_heard_and_not_used_are_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(STRATEGIES[name], "heard", lambda self, state, part, at: {})
-    with pytest.raises(faults.Broken, match=r"which others saw|of their way apart"):
+    with pytest.raises(faults.Broken, match=r"mixed in nobody in its last round"):
         simulated(METHODS.index(name))
