@@ -86,8 +86,8 @@ def test_the_names_are_unique_and_stable(
         "python", "board", "memory", "cgroup-memory", "temperature", "throttling", "clock", "open-files",
         "numpy", "config", "profile", "memory-budget", "backend", "extra-onnx", "extra-torch", "extra-demo",
         "extra-images", "extra-sim", "extra-cluster", "source", "model-file", "encoder-file", "graph", "public-set",
-        "method", "labels", "state-folder", "state-space", "state-lock", "broker-reach", "broker-connect", "packet-limit",
-        "presence", "acl-state", "acl-proto", "acl-all", "acl-inbox",
+        "method", "labels", "state-folder", "state-space", "state-lock", "broker-reach", "broker-connect",
+        "packet-limit", "presence", "acl-state", "acl-proto", "acl-all", "acl-inbox",
     ]  # fmt: skip
 
 
