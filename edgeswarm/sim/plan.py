@@ -231,7 +231,7 @@ def _with_rounds(stand: _Stand, each: Estimate, times: int, before: Played | Non
         said = f"played every {span(period_s)} instead of every {span(each.period_s)}, for the time of the slowest"
         notes = (*notes, f"{said}: it was given fewer rounds; its bytes are those of its own period")
     short = {goal: before.accuracy(goal) for goal in GOALS} if before is not None else {}
-    return _measured(outcome, answers, 1, min(of_day, each.day_bytes) if each.most else of_day, period_s,
+    return _measured(outcome, answers, min(of_day, each.day_bytes) if each.most else of_day, period_s,
                      short=short, notes=notes)  # fmt: skip
 
 
@@ -339,16 +339,14 @@ def _of_the_day(
     news_bytes = max(0.0, counts[1] - counts[0] - quiet_per_s * passed_s) / arrived if arrived else 0.0
     quiet_bytes = quiet_per_s * DAY_S
     of_day = min(max(quiet_bytes, each.day_bytes), quiet_bytes + samples_per_day * news_bytes)
-    return _measured(outcome, answers, 1, of_day, each.period_s, news_bytes=news_bytes, quiet_bytes=quiet_bytes)
+    return _measured(outcome, answers, of_day, each.period_s, news_bytes=news_bytes, quiet_bytes=quiet_bytes)
 
 
-def _measured(
-    outcome: Outcome, answers: Mapping[str, Answers], at: int, of_day: float, period_s: float, **more: Any
-) -> Played:
-    """at: the examination of which the age of information is."""
+def _measured(outcome: Outcome, answers: Mapping[str, Answers], of_day: float, period_s: float, **more: Any) -> Played:
+    """The age of information is that of the second examination, the last of methods with rounds."""
     found: dict[str, Any] = {"notes": outcome.notes, "quiet_bytes": of_day, **more}
     return Played(
-        outcome.accuracy or 0.0, outcome.accuracy_common or 0.0, of_day, outcome.mean("age_s", at),
+        outcome.accuracy or 0.0, outcome.accuracy_common or 0.0, of_day, outcome.mean("age_s", 1),
         outcome.mean("rounds") or 0.0, outcome.wall_s, answers, period_s, **found,
     )  # fmt: skip
 

@@ -152,10 +152,8 @@ class Exchange(ModelKnobs):
             return self._again(state, sender, message, known), []
         vector = restore(message.values)
         if message.base != SNAPSHOT:
-            if not self.TELLS:
-                return refused(state, event, "difference")
-            if known is None or (known.epoch, known.version) != (message.epoch, message.base):
-                return self._missed(state, sender, message)
+            if not self.TELLS or known is None or (known.epoch, known.version) != (message.epoch, message.base):
+                return self._missed(state, event, message)
             vector = vector + known.vector  # of a whole vector what came is a view of the message
         # The sum of squares says yes in a third of the time.
         if not (np.vdot(vector, vector) <= LARGEST or np.abs(vector).max() <= LARGEST):
@@ -169,9 +167,9 @@ class Exchange(ModelKnobs):
         """A word that is not newer than what is known."""
         return state
 
-    def _missed(self, state: State, sender: str, message: Weights) -> tuple[State, list[Action]]:
-        """What a difference builds on is not here; for methods that tell them."""
-        raise NotImplementedError
+    def _missed(self, state: State, event: Received, message: Weights) -> tuple[State, list[Action]]:
+        """What a difference builds on is not here."""
+        return refused(state, event, "difference")
 
     def _misfit(self, message: Weights) -> str:
         """Why a message cannot be used, in one countable word; "" when it can."""

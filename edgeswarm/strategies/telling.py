@@ -76,13 +76,13 @@ class Telling(Sharing):
             return state
         return replace(state, numbers={**state.numbers, f"patient/{sender}": state.counter + PATIENCE_ROUNDS})
 
-    def _missed(self, state: State, sender: str, message: Weights) -> tuple[State, list[Action]]:
+    def _missed(self, state: State, event: Received, message: Weights) -> tuple[State, list[Action]]:
         """What a difference builds on is not here: ask for the whole, once a round; until then the old copy stays."""
-        asked = f"asked/{sender}"
+        asked = f"asked/{event.sender}"
         if state.numbers.get(asked) == state.counter:
             return state, []
         state = replace(state, numbers={**state.numbers, asked: state.counter})
-        return state, [Send(sender, Pull(self.schema, message.epoch, SNAPSHOT))]
+        return state, [Send(event.sender, Pull(self.schema, message.epoch, SNAPSHOT))]
 
     def _asked(self, state: State) -> tuple[State, list[Action]]:
         """Ask neighbours that are there for what is as new as what this node has told, and has not come."""

@@ -285,16 +285,16 @@ class AddsAnyway(DPSGD):  # type: ignore[misc]
 
 
 class NeverAsks(DPSGD):  # type: ignore[misc]
-    def _missed(self, state: State, sender: str, message: Weights) -> Any:
+    def _missed(self, state: State, event: Received, message: Weights) -> Any:
         return state, []
 
 
 class Forgets(DPSGD):  # type: ignore[misc]
     """Throws away what it knew when something was missed."""
 
-    def _missed(self, state: State, sender: str, message: Weights) -> Any:
-        state, actions = super()._missed(state, sender, message)
-        others = {name: copy for name, copy in state.copies.items() if not name.startswith(f"{sender}/")}
+    def _missed(self, state: State, event: Received, message: Weights) -> Any:
+        state, actions = super()._missed(state, event, message)
+        others = {name: copy for name, copy in state.copies.items() if not name.startswith(f"{event.sender}/")}
         return changed(state, copies=others), actions
 
 
